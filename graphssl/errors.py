@@ -1,0 +1,26 @@
+"""How the library tells a user about a mistake."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake that the message names, with what was expected and the way out; the command line prints it as one line."""
+
+
+class Diverged(RuntimeError):
+    """A loss or a weight that is no longer finite; says at which step and what to try."""
+
+
+class OutOfMemory(RuntimeError):
+    """Memory that does not suffice; says how much was asked for and what to try."""
+
+
+def unknown(what: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a ``name`` that is none of the ``known`` ones: suggests the nearest, else lists them all."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.6)
+    way_out = f"did you mean {' or '.join(repr(n) for n in near)}?" if near else f"known: {', '.join(known) or 'none'}"
+    return UserError(f"unknown {what} {name!r}; {way_out}")

@@ -1,0 +1,240 @@
+"""The one currency of the library: everything becomes a Graph before it is masked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sp
+import torch
+from torch import Tensor
+
+from graphssl.errors import UserError
+from graphssl.ops import CSR, Content, Rows, pointers
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Graph:
+    """B graphs laid end to end: N nodes and E directed edges.
+
+    There is no label field: labels stay in the data set's tables and are joined through ``rows`` and ``items``, so that
+    no pretext task can see them. Build one with ``Graph.build``, which checks and sorts.
+    """
+
+    x: Content  # [N, F] content of each node: dense, sparse rows, or rows covered by a mask token
+    edge_index: Tensor  # [2, E] source and target of each edge, sorted by target, then by source
+    batch: Tensor  # [N] graph of each node, ascending
+    sizes: tuple[int, ...]  # [B] nodes of each graph, on the host
+    edge_attr: Tensor | None = None  # [E, ...]; None: edges carry nothing
+    edge_weight: Tensor | None = None  # [E]; None: all edges weigh one
+    pos: Tensor | None = None  # [N, d] where a node stands; None: nowhere
+    seeds: Tensor | None = None  # [M] rows that count in a sampled batch; None: all do
+    rows: Tensor | None = None  # [N] where each node stands in the data set's node table; None: row i is node i
+    items: Tensor | None = None  # [B] where each graph stands in the data set's list; None: graph i is item i
+
+    @classmethod
+    def build(
+        cls, x: Any, edge_index: Any, *, edge_attr: Any = None, edge_weight: Any = None, pos: Any = None, name: str = "x"
+    ) -> Graph:
+        """One graph from arrays, after the checks of the door.
+
+        ``x`` is [N, F] or [N], dense or scipy sparse, of any number type; ``edge_index`` [2, E] integers. Floats become
+        float32, integers and booleans too. Raises UserError for what cannot be used; ``name`` is what it calls ``x``.
+        """
+        x = _content(x, name)
+        N = x.size(0)
+        if N == 0:
+            raise UserError(f"the graph has no nodes ({name} has shape {tuple(x.shape)}); give it at least one")
+        edges = _edges(edge_index, N)
+        source, target = edges
+        order = (target * N + source).argsort(stable=True)
+        along = {"edge_attr": edge_attr, "edge_weight": edge_weight}
+        for key, value in along.items():
+            if value is not None:
+                value = _numbers(value, key)
+                if value.size(0) != edges.size(1):
+                    raise UserError(f"{key} has {value.size(0)} rows for {edges.size(1)} edges; give one row an edge")
+                along[key] = value[order]
+        if edge_weight is not None:
+            along["edge_weight"] = along["edge_weight"].reshape(-1)
+        if pos is not None:
+            pos = _numbers(pos, "pos")
+            if pos.size(0) != N:
+                raise UserError(f"pos has {pos.size(0)} rows for {N} nodes; give one row a node")
+        batch = torch.zeros(N, dtype=torch.long)
+        return cls(x=x, edge_index=edges[:, order].contiguous(), batch=batch, sizes=(N,), pos=pos, **along)
+
+    @classmethod
+    def from_data(cls, data: Any) -> Graph:
+        """A PyG ``Data`` (one graph) as a Graph; labels and masks stay behind. Raises UserError as ``build`` does."""
+        if data.x is None:
+            raise UserError(
+                f"the graph has no node features (x is None) for its {data.num_nodes} nodes; "
+                "set data.x, or use degrees: graphssl.data.degree_features(edge_index, num_nodes)"
+            )
+        x = data.x
+        if getattr(data, "_store", {}).get("num_nodes") not in (None, len(x)):
+            raise UserError(f"x has {len(x)} rows but num_nodes says {data.num_nodes}; make them agree")
+        edges = data.edge_index if data.edge_index is not None else torch.empty(2, 0, dtype=torch.long)
+        weight = getattr(data, "edge_weight", None)
+        return cls.build(x, edges, edge_attr=data.edge_attr, edge_weight=weight, pos=data.pos)
+
+    @classmethod
+    def stack(cls, graphs: Sequence[Graph]) -> Graph:
+        """Several Graphs laid end to end; what only some of them have (``pos``, ``edge_attr``) is left out."""
+        if len(graphs) == 1:
+            return graphs[0]
+        offset, edges, batch, count, sizes = 0, [], [], 0, []
+        for graph in graphs:
+            edges.append(graph.edge_index + offset)
+            batch.append(graph.batch + count)
+            offset, count = offset + graph.num_nodes, count + graph.num_graphs
+            sizes += graph.sizes
+        x = [graph.x for graph in graphs]
+        stacked: dict[str, Any] = {}
+        for key in ("edge_attr", "edge_weight", "pos", "rows", "items"):
+            values = [getattr(graph, key) for graph in graphs]
+            if all(value is not None for value in values):
+                stacked[key] = torch.cat(values)
+        return cls(
+            x=Rows.cat(x) if isinstance(x[0], Rows) else torch.cat(x),  # type: ignore[arg-type]
+            edge_index=torch.cat(edges, dim=1), batch=torch.cat(batch), sizes=tuple(sizes), **stacked,
+        )  # fmt: skip
+
+    @property
+    def num_nodes(self) -> int:
+        return self.x.size(0)
+
+    @property
+    def num_edges(self) -> int:
+        return self.edge_index.size(1)
+
+    @property
+    def num_graphs(self) -> int:
+        return len(self.sizes)
+
+    @property
+    def device(self) -> torch.device:
+        return self.edge_index.device
+
+    @cached_property
+    def csr(self) -> CSR:
+        """The adjacency by target: row i holds the sources of i's incoming edges."""
+        source, target = self.edge_index
+        return CSR(pointers(target, self.num_nodes), source.contiguous(), None, (self.num_nodes, self.num_nodes))
+
+    @cached_property
+    def size(self) -> Tensor:
+        """Nodes of each graph, [B], on the Graph's device."""
+        return torch.tensor(self.sizes, device=self.device)
+
+    def replace(self, **changes: Any) -> Graph:
+        """The same Graph with other fields; the adjacency is kept where its edges are."""
+        new = replace(self, **changes)
+        if "csr" in self.__dict__ and new.edge_index is self.edge_index and new.num_nodes == self.num_nodes:
+            new.__dict__["csr"] = self.csr
+        return new
+
+    def keep_edges(self, keep: Tensor) -> Graph:
+        """The same nodes with only the edges where ``keep`` [E] is true; attributes travel along."""
+        along = {k: v[keep] for k in ("edge_attr", "edge_weight") if (v := getattr(self, k)) is not None}
+        return self.replace(edge_index=self.edge_index[:, keep], **along)
+
+    def keep_nodes(self, keep: Tensor) -> Graph:
+        """The subgraph induced by the nodes where ``keep`` [N] is true, renumbered in order; graphs may become empty."""
+        source, target = self.edge_index
+        place = keep.cumsum(0) - 1
+        inside = self.keep_edges(keep[source] & keep[target])
+        where = keep.nonzero().squeeze(1)
+        rows = where if self.rows is None and self.num_graphs == 1 else None if self.rows is None else self.rows[where]
+        seeds = None if self.seeds is None else place[self.seeds[keep[self.seeds]]]
+        batch = self.batch[where]
+        return inside.replace(
+            x=self.x[where] if isinstance(self.x, (Tensor, Rows)) else self.x.to_dense()[where],
+            edge_index=place[inside.edge_index], batch=batch, rows=rows, seeds=seeds,
+            pos=None if self.pos is None else self.pos[where],
+            sizes=tuple(torch.bincount(batch, minlength=self.num_graphs).tolist()),
+        )  # fmt: skip
+
+    def to(self, device: torch.device | str) -> Graph:
+        if self.device == torch.device(device):
+            return self
+        moved = {f.name: v.to(device) for f in fields(self) if hasattr(v := getattr(self, f.name), "to")}
+        return self.replace(**moved)
+
+
+def _content(x: Any, name: str) -> Tensor | Rows:
+    if isinstance(x, Rows):
+        values = x.value
+    elif sp.issparse(x):
+        x = Rows.from_scipy(x)
+        values = x.value
+    else:
+        if isinstance(x, Tensor) and x.layout != torch.strided:
+            x = _from_torch_sparse(x)
+            values = x.value
+        else:
+            x = _numbers(x, name)
+            x = x[:, None] if x.ndim == 1 else x
+            values = x
+    if x.ndim != 2:
+        raise UserError(f"{name} has shape {tuple(x.shape)}; expected [nodes, features]: reshape or flatten it")
+    if x.size(0) and x.size(1) == 0:
+        raise UserError(
+            f"the graph has no node features ({name} has shape {tuple(x.shape)}); "
+            "use degrees: graphssl.data.degree_features(edge_index, num_nodes)"
+        )
+    bad = ~values.isfinite()
+    if bad.any():
+        where = bad.nonzero()[0].tolist()
+        if isinstance(x, Rows):
+            where = [int(x.csr.row[where[0]]), int(x.csr.col[where[0]])]
+        raise UserError(
+            f"{name} has {int(bad.sum())} values that are NaN, infinite or beyond float32, the first in row {where[0]}, "
+            f"column {where[1]}; replace them (torch.nan_to_num) or drop those nodes"
+        )
+    return x
+
+
+def _from_torch_sparse(x: Tensor) -> Rows:
+    coo = x.to_sparse_coo().coalesce()
+    row, col = coo.indices().cpu().numpy()
+    return Rows.from_scipy(sp.csr_matrix((coo.values().float().cpu().numpy(), (row, col)), shape=tuple(x.shape)))
+
+
+def _numbers(x: Any, name: str) -> Tensor:
+    """``x`` as a float32 tensor on the CPU, whatever numbers it holds."""
+    if isinstance(x, Tensor):
+        tensor = x.detach().cpu()
+    else:
+        array = np.asarray(x)
+        if array.dtype.kind not in "biuf":
+            raise UserError(f"{name} holds {array.dtype}, not numbers; turn it into a float array [rows, columns]")
+        tensor = torch.from_numpy(np.ascontiguousarray(array))
+    if tensor.is_complex():
+        raise UserError(f"{name} holds complex numbers; split them into real and imaginary columns")
+    return tensor.to(torch.float32).contiguous()
+
+
+def _edges(edge_index: Any, num_nodes: int) -> Tensor:
+    """``edge_index`` as int64 [2, E] on the CPU, checked."""
+    way_out = "give integers of shape [2, edges]: row 0 sources, row 1 targets"
+    edges = edge_index if isinstance(edge_index, Tensor) else torch.from_numpy(np.asarray(edge_index))
+    edges = edges.detach().cpu()
+    if edges.ndim != 2 or edges.size(0) != 2:
+        hint = "; transpose it" if edges.ndim == 2 and edges.size(1) == 2 else f"; {way_out}"
+        raise UserError(f"edge_index has shape {tuple(edges.shape)}, expected [2, edges]{hint}")
+    if edges.numel() and (edges.is_floating_point() or edges.dtype == torch.bool or edges.is_complex()):
+        raise UserError(f"edge_index holds {edges.dtype}, expected integers; {way_out}")
+    edges = edges.long()
+    outside = (edges < 0) | (edges >= num_nodes)
+    if outside.any():
+        column = int(outside.any(0).nonzero()[0])
+        raise UserError(
+            f"edge {column} joins nodes {edges[0, column]} and {edges[1, column]}, but the graph has nodes "
+            f"0 to {num_nodes - 1}; renumber the nodes from 0, or add the missing rows to x"
+        )
+    return edges

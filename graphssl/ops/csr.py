@@ -1,0 +1,83 @@
+"""Compressed sparse rows: the one layout that every sparse kernel works on."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CSR:
+    """The pattern of an R x C sparse matrix: row r holds columns ``col[ptr[r]:ptr[r+1]]``.
+
+    ``perm`` [E] says which of the caller's entries stands at each place; None where they already stand in order.
+    In an adjacency rows are targets and columns are sources, so a row is what a node receives.
+    """
+
+    ptr: Tensor  # [R + 1]
+    col: Tensor  # [E]
+    perm: Tensor | None
+    shape: tuple[int, int]  # R, C
+
+    @property
+    def nnz(self) -> int:
+        return self.col.numel()
+
+    @cached_property
+    def row(self) -> Tensor:
+        """Row of each entry, [E]."""
+        rows = torch.arange(self.shape[0], device=self.col.device, dtype=self.col.dtype)
+        return rows.repeat_interleave(self.ptr.diff(), output_size=self.nnz)
+
+    @cached_property
+    def degree(self) -> Tensor:
+        """Entries in each row, [R]."""
+        return self.ptr.diff()
+
+    @cached_property
+    def transpose(self) -> CSR:
+        """The C x R pattern; its ``perm`` points back at the places of this one."""
+        perm = self.col.argsort(stable=True)
+        return CSR(pointers(self.col, self.shape[1]), self.row[perm], perm, (self.shape[1], self.shape[0]))
+
+    def to(self, device: torch.device | str) -> CSR:
+        perm = None if self.perm is None else self.perm.to(device)
+        return CSR(self.ptr.to(device), self.col.to(device), perm, self.shape)
+
+    def matmul(self, value: Tensor, x: Tensor) -> Tensor:
+        """The matrix with entries ``value`` [E], in this order, times ``x`` [C, D]; no gradient of its own."""
+        if x.device.type == "cpu" and x.dtype in (torch.bfloat16, torch.float16):  # MKL has no half precision
+            return self.matmul(value.float(), x.float()).to(x.dtype)
+        if self.nnz == 0 or x.numel() == 0:
+            return x.new_zeros(self.shape[0], x.size(1))
+        return self._tensor(value.to(x.dtype)) @ x
+
+    def sampled(self, a: Tensor, b: Tensor) -> Tensor:
+        """Inner product of row ``a[r]`` and row ``b[c]`` at each entry (r, c), [E]; the pair a [R, D], b [C, D]."""
+        if self.nnz == 0 or a.size(1) == 0:
+            return a.new_zeros(self.nnz)
+        if a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64):
+            zeros = self._tensor(torch.zeros(self.nnz, dtype=a.dtype))
+            return torch.sparse.sampled_addmm(zeros, a.contiguous(), b.t(), beta=0.0).values()
+        return (a[self.row] * b[self.col]).sum(-1)
+
+    def _tensor(self, value: Tensor) -> Tensor:
+        with warnings.catch_warnings():  # torch calls its CSR support a beta in a warning at the first use
+            warnings.filterwarnings("ignore", message="Sparse CSR tensor support is in beta")
+            return torch.sparse_csr_tensor(*self._index, value.contiguous(), size=self.shape, check_invariants=False)
+
+    @cached_property
+    def _index(self) -> tuple[Tensor, Tensor]:
+        """``ptr`` and ``col`` in the narrowest type: MKL's path is taken for int32 only where torch is built so."""
+        small = max(self.nnz, *self.shape) < 2**31
+        return (self.ptr.int(), self.col.int()) if small else (self.ptr, self.col)
+
+
+def pointers(sorted_or_not: Tensor, size: int) -> Tensor:
+    """Where each of ``size`` rows starts once its members [E] stand in order, [size + 1]."""
+    counts = torch.bincount(sorted_or_not, minlength=size)
+    return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
