@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import Any
@@ -55,10 +55,15 @@ class Graph:
         for key, value in along.items():
             if value is not None:
                 value = _numbers(value, key)
-                if value.size(0) != edges.size(1):
-                    raise UserError(f"{key} has {value.size(0)} rows for {edges.size(1)} edges; give one row an edge")
+                if not value.isfinite().all():
+                    raise UserError(f"{key} has values that are NaN, infinite or beyond float32; replace them")
+                if value.ndim == 0 or value.size(0) != edges.size(1):
+                    shape = tuple(value.shape)
+                    raise UserError(f"{key} has shape {shape} for {edges.size(1)} edges; give one row an edge")
                 along[key] = value[order]
         if edge_weight is not None:
+            if along["edge_weight"].numel() != edges.size(1):
+                raise UserError(f"edge_weight has {along['edge_weight'].size(1)} columns; give one number an edge")
             along["edge_weight"] = along["edge_weight"].reshape(-1)
         if pos is not None:
             pos = _numbers(pos, "pos")
@@ -72,7 +77,7 @@ class Graph:
         """A PyG ``Data`` (one graph) as a Graph; labels and masks stay behind. Raises UserError as ``build`` does."""
         if data.x is None:
             raise UserError(
-                f"the graph has no node features (x is None) for its {data.num_nodes} nodes; "
+                "the graph has no node features (x is None); "
                 "set data.x, or use degrees: graphssl.data.degree_features(edge_index, num_nodes)"
             )
         x = data.x
@@ -130,6 +135,12 @@ class Graph:
     def size(self) -> Tensor:
         """Nodes of each graph, [B], on the Graph's device."""
         return torch.tensor(self.sizes, device=self.device)
+
+    def remember(self, key: str, make: Callable[[Graph], Any]) -> Any:
+        """``make(self)``, computed once for this Graph: normalised weights and the like."""
+        if key not in self.__dict__:
+            self.__dict__[key] = make(self)
+        return self.__dict__[key]
 
     def replace(self, **changes: Any) -> Graph:
         """The same Graph with other fields; the adjacency is kept where its edges are."""

@@ -1,0 +1,12 @@
+"""Data sets: named ones, whatever a user hands in, splits and transforms."""
+
+from graphssl.data.convert import to_dataset as to_dataset
+from graphssl.data.dataset import Dataset as Dataset
+from graphssl.data.dataset import Graphs as Graphs
+from graphssl.data.dataset import Split as Split
+from graphssl.data.features import degree_features as degree_features
+from graphssl.data.named import list_datasets as list_datasets
+from graphssl.data.named import load_dataset as load_dataset
+from graphssl.data.splits import link_split as link_split
+from graphssl.data.splits import random_splits as random_splits
+from graphssl.data.transforms import Transform as Transform

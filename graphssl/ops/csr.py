@@ -60,7 +60,8 @@ class CSR:
         """Inner product of row ``a[r]`` and row ``b[c]`` at each entry (r, c), [E]; the pair a [R, D], b [C, D]."""
         if self.nnz == 0 or a.size(1) == 0:
             return a.new_zeros(self.nnz)
-        if a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64):
+        crowded = self.nnz > self.shape[0] * self.shape[1]  # more entries than places: sampled_addmm refuses
+        if a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64) and not crowded:
             zeros = self._tensor(torch.zeros(self.nnz, dtype=a.dtype))
             return torch.sparse.sampled_addmm(zeros, a.contiguous(), b.t(), beta=0.0).values()
         return (a[self.row] * b[self.col]).sum(-1)

@@ -87,6 +87,6 @@ def gat_attention(
     """
     csr = graph if isinstance(graph, CSR) else graph.csr
     scores = F.leaky_relu(source[csr.col] + target[csr.row], slope)
-    weights = F.dropout(segment_softmax(csr, scores), dropout).t().contiguous()
+    weights = F.dropout(segment_softmax(csr, scores), dropout).t().contiguous()  # [H, E]
     heads = [spmm(csr, x[:, h].contiguous(), weights[h]) for h in range(x.size(1))]
     return torch.stack(heads, dim=1)

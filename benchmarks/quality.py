@@ -1,0 +1,118 @@
+"""Our figures beside the published ones: pretrained anew for each seed, judged by a named protocol.
+
+    python benchmarks/quality.py --sets cora citeseer --methods graphmae --seeds 5   # runs what is missing
+    python benchmarks/quality.py --show                                              # the table from what is there
+
+A unit is (data set, method, seed); each writes benchmarks/results/quality/SET-METHOD-SEED.json at once, and a unit whose
+file is there is not run again. --show aggregates over seeds and writes benchmarks/results/quality.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+from pathlib import Path
+from statistics import mean, stdev
+
+import torch
+
+import graphssl
+from graphssl.store import write_json
+
+RESULTS = Path(__file__).parent / "results"
+RUNS = Path(__file__).parent / "runs"  # not committed; a unit that was cut short goes on from there
+PROTOCOLS = {"node": ("node-linear", "node-knn"), "graph": ("graph-svm",), "link": ("link-dot",)}
+
+
+def commit() -> str:
+    def git(*words: str) -> str:
+        return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
+
+    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "../graphssl") else "")
+
+
+def machine() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} threads"
+
+
+def run_unit(dataset: str, method: str, seed: int, path: Path) -> None:
+    """Pretrains, judges and writes one file."""
+    run = graphssl.pretrain(dataset, method, seed=seed, out=RUNS / path.stem, resume=True)
+    reports = [run.evaluate(protocol=p) for p in PROTOCOLS[run.data().task]]
+    report = graphssl.Report.join(reports)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_json(path, {
+        "dataset": dataset, "method": method, "seed": seed, "pretrain_seconds": run.history["seconds"][-1],
+        "loss": run.history["loss"][-1], "report": report.to_json(), "settings": run.config["settings"],
+        "versions": run.config["versions"], "machine": machine(), "commit": commit(),
+    })  # fmt: skip
+
+
+def show(units: list[dict]) -> str:
+    """The units as a Markdown table, one line a (data set, protocol, codes)."""
+    lines = [
+        "| data set | protocol | codes | score | best validation epoch | published | seeds | seconds a pretraining |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    groups: dict[tuple[str, str], list[dict]] = {}
+    for unit in units:
+        groups.setdefault((unit["dataset"], unit["method"]), []).append(unit)
+    for (dataset, method), members in sorted(groups.items()):
+        reports = [graphssl.Report.from_json(unit["report"]) for unit in members]
+        for protocol in reports[0].protocols:
+            rows = [[row for row in report.rows if row.protocol == protocol] for report in reports]
+            figure = next((row for row in rows[0] if row.name == "published"), None)
+            for who in [row.name for row in rows[0] if row.name != "published"]:
+                same = [next(row for row in found if row.name == who) for found in rows]
+                best = [v for row in same for k, v in row.metrics.items() if "best validation" in k]
+                cited = spread([figure.score], figure.std) if figure and who == method else ""
+                codes = who if who in (method, "raw features") else f"{who} ({method})"
+                seconds = f"{mean(u['pretrain_seconds'] for u in members):.0f}" if who == method else ""
+                lines.append(
+                    f"| {dataset} | {protocol} | {codes} | {spread([row.score for row in same])} | "
+                    f"{spread(best) if best else ''} | {cited} | {len(members)} | {seconds} |"
+                )
+    return "\n".join(lines)
+
+
+def spread(values: list[float], std: float | None = None) -> str:
+    std = stdev(values) if std is None and len(values) > 1 else std
+    return f"{mean(values):.1f}" + (f" ± {std:.1f}" if std is not None else "")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sets", nargs="+", default=["cora", "citeseer"])
+    parser.add_argument("--methods", nargs="+", default=["graphmae"])
+    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    parser.add_argument("--show", action="store_true", help="only make the table")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    a = parser.parse_args()
+    for seed in range(0 if a.show else a.seeds):
+        for dataset in a.sets:
+            for method in a.methods:
+                path = a.results / "quality" / f"{dataset.replace('/', '-')}-{method}-{seed}.json"
+                if not path.exists():
+                    run_unit(dataset, method, seed, path)
+                    print(f"{path.name} written", flush=True)
+    units = [json.loads(path.read_text()) for path in sorted((a.results / "quality").glob("*.json"))]
+    text = (
+        "# Quality\n\nMade by `python benchmarks/quality.py --show` from `results/quality/*.json`. Pretrained anew for each\n"
+        "seed; ± is the unbiased standard deviation over those seeds. The score of `node-linear` is the accuracy after the\n"
+        "last epoch of the linear probe; that of the best validation epoch stands beside it.\n\n"
+        f"{show(units)}\n\nCommits: {', '.join(sorted({u['commit'] for u in units}))}. "
+        f"Machines: {'; '.join(sorted({u['machine'] for u in units}))}.\n"
+    )
+    (a.results / "quality.md").write_text(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()

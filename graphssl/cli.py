@@ -1,0 +1,225 @@
+"""The command line: the words of the Python calls."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from graphssl.errors import Diverged, OutOfMemory, UserError
+
+LISTS = ("methods", "datasets", "encoders", "protocols")
+
+
+class Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"graphssl: {message}; see {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns 0, 1 where it failed, 2 where it was used wrongly."""
+    arguments = parser().parse_args(argv)
+    try:
+        arguments.run(arguments)
+    except UserError as error:
+        return complain(error, 2)
+    except (Diverged, OutOfMemory) as error:
+        return complain(error, 1)
+    except KeyboardInterrupt as stop:
+        return complain(str(stop) or "stopped", 1)
+    except BrokenPipeError:  # the reader of a pipe went away, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        return complain(f"{error.strerror or error}: {error.filename}" if error.filename else error, 1)
+    return 0
+
+
+def complain(what: object, status: int) -> int:
+    print("graphssl: " + " ".join(str(what).split()), file=sys.stderr)
+    return status
+
+
+def parser() -> Parser:
+    top = Parser(prog="graphssl", description="Self-supervised pretraining for anything that is a graph.")
+    top.add_argument("--version", action="version", version=f"graphssl {importlib.metadata.version('graphssl')}")
+    commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
+
+    add = commands.add_parser("pretrain", help="pretrain an encoder without labels")
+    add.add_argument("dataset", metavar="DATASET", help="a name of `graphssl list datasets`, or a .npz file or folder")
+    add.add_argument("--method", default="graphmae", help="a name of `graphssl list methods` (default graphmae)")
+    add.add_argument("--out", type=Path, help="folder of the run (default runs/DATASET-METHOD-seedSEED)")
+    add.add_argument("--encoder", help="a name of `graphssl list encoders` in place of the recipe's")
+    add.add_argument("--epochs", type=int, help="default: the recipe's; 0: an untrained encoder")
+    add.add_argument("--batch-size", type=int, help="graphs a step, of a graph set")
+    add.add_argument("--seed", type=int, default=0)
+    add.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    add.add_argument("--precision", help="32-true (default) or bf16-mixed")
+    add.add_argument("--resume", action="store_true", help="go on with the run in OUT")
+    add.add_argument("--overwrite", action="store_true", help="replace the run in OUT")
+    add.add_argument("--quiet", action="store_true", help="no progress bar")
+    add.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the method's recipe")
+    add.set_defaults(run=pretrain)
+
+    add = commands.add_parser("evaluate", help="judge the frozen codes of a run")
+    add.add_argument("folder", metavar="DIR", type=Path, help="folder of a run")
+    add.add_argument("--dataset", help="other data than the run was pretrained on")
+    add.add_argument("--protocol", help="a name of `graphssl list protocols` (default: all that the data set offers)")
+    add.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
+    add.add_argument("--overwrite", action="store_true", help="replace FILE")
+    add.set_defaults(run=evaluate)
+
+    add = commands.add_parser("embed", help="write the codes of a run to a file")
+    add.add_argument("folder", metavar="DIR", type=Path, help="folder of a run")
+    add.add_argument("--to", type=Path, required=True, metavar="FILE", help=".npy, or .csv with the names of the nodes")
+    add.add_argument("--dataset", help="other data than the run was pretrained on")
+    add.add_argument("--level", help="node or graph (default: what the data set is about)")
+    add.add_argument("--overwrite", action="store_true", help="replace FILE")
+    add.set_defaults(run=embed)
+
+    add = commands.add_parser("plot", help="draw a 2-D map of the codes of a run")
+    add.add_argument("folder", metavar="DIR", type=Path, help="folder of a run")
+    add.add_argument("--to", type=Path, required=True, metavar="FILE", help=".png, .pdf or .svg")
+    add.add_argument("--dataset", help="other data than the run was pretrained on")
+    add.add_argument("--overwrite", action="store_true", help="replace FILE")
+    add.set_defaults(run=plot)
+
+    add = commands.add_parser("list", help="names of " + ", ".join(LISTS))
+    add.add_argument("what", metavar="WHAT", choices=LISTS, help="one of " + ", ".join(LISTS))
+    add.add_argument("pattern", nargs="?", default="*", help="as of file names: '*mae*'")
+    add.set_defaults(run=list_names)
+
+    add = commands.add_parser("doctor", help="what is installed, what is missing and what that costs")
+    add.set_defaults(run=doctor)
+    return top
+
+
+def pretrain(a: argparse.Namespace) -> None:
+    import graphssl
+    from graphssl.recipes import get_recipe, parse
+
+    recipe = get_recipe(a.method)
+    settings: dict[str, Any] = {}
+    for item in a.set:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise UserError(f"--set {item} has no value; write --set KEY=VALUE, as in --set lr=0.001")
+        settings[key] = parse(recipe, key, value)
+    for key in ("epochs", "batch_size", "encoder"):
+        if settings.pop(key, None) is not None:
+            raise UserError(f"--set {key}=... is the option --{key.replace('_', '-')}; use that")
+    stem = Path(a.dataset).name.removesuffix(".npz") if os.sep in a.dataset and Path(a.dataset).exists() else a.dataset
+    out = a.out or Path("runs") / f"{stem.lower().replace('/', '-')}-{recipe.name}-seed{a.seed}"
+    run = graphssl.pretrain(
+        a.dataset, recipe.name, out=out, encoder=a.encoder, epochs=a.epochs, batch_size=a.batch_size, seed=a.seed,
+        device=a.device, precision=a.precision, resume=a.resume, overwrite=a.overwrite, progress=not a.quiet, **settings,
+    )  # fmt: skip
+    loss = f", loss {run.history['loss'][0]:.4f} -> {run.history['loss'][-1]:.4f}" if run.history else ""
+    print(f"{recipe.name} on {run.config['spec']['name']}: {run.config['epochs']} epochs{loss}")
+    print(f"saved to {out}; judge it: graphssl evaluate {out}")
+
+
+def evaluate(a: argparse.Namespace) -> None:
+    import json
+
+    report = _load(a).evaluate(a.dataset, a.protocol)
+    print(report.table())
+    if a.json is not None:
+        _free(a.json, a.overwrite)
+        a.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+
+
+def embed(a: argparse.Namespace) -> None:
+    import csv
+
+    import numpy as np
+
+    if a.to.suffix not in (".npy", ".csv"):
+        raise UserError(f"cannot write codes to {a.to.name!r}; end its name in .npy or .csv")
+    _free(a.to, a.overwrite)
+    run = _load(a)
+    data = run.data(a.dataset)
+    codes = run.embed(data, a.level).numpy()
+    a.to.parent.mkdir(parents=True, exist_ok=True)
+    if a.to.suffix == ".npy":
+        np.save(a.to, codes)
+    else:
+        by_node = (a.level or data.level) == "node"
+        names = data.node_names if by_node and data.node_names else range(len(codes))
+        with open(a.to, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["node" if by_node else "graph", *(f"code_{i}" for i in range(codes.shape[1]))])
+            writer.writerows([name, *row] for name, row in zip(names, codes.tolist(), strict=True))
+    print(f"codes {list(codes.shape)} of {data.name} written to {a.to}")
+
+
+def plot(a: argparse.Namespace) -> None:
+    _free(a.to, a.overwrite)
+    print(f"drawn to {_load(a).plot(a.to, a.dataset, overwrite=a.overwrite)}")
+
+
+def _load(a: argparse.Namespace) -> Any:
+    import graphssl
+
+    return graphssl.load(a.folder)
+
+
+def _free(path: Path, overwrite: bool) -> None:
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists already; choose another name, or say --overwrite")
+
+
+def list_names(a: argparse.Namespace) -> None:
+    import graphssl
+    from graphssl.probes import get_protocol
+    from graphssl.recipes import get_recipe
+
+    names = getattr(graphssl, f"list_{a.what}")(a.pattern)
+    if not names:
+        raise UserError(f"none of the {a.what} is like {a.pattern!r}; see graphssl list {a.what}")
+    for name in names:
+        about = ""
+        if a.what == "methods":
+            about = (get_recipe(name).make.__doc__ or "").strip().splitlines()[0]
+        elif a.what == "protocols":
+            about = get_protocol(name).about
+        print(f"{name:<14}{about}".rstrip())
+
+
+PACKAGES = {
+    "torch": "required", "torch-geometric": "required", "numpy": "required", "scipy": "required",
+    "scikit-learn": "required", "lightning-fabric": "required", "safetensors": "required", "tqdm": "required",
+    "matplotlib": "drawing (plot); pip install 'graphssl[plot]'",
+    "networkx": "networkx graphs as input; pip install networkx",
+    "dgl": "DGL graphs as input; pip install dgl",
+    "ogb": "downloading OGB data sets; pip install ogb",
+    "rdkit": "making the shipped molecules anew; pip install rdkit",
+}  # fmt: skip
+
+
+def doctor(a: argparse.Namespace) -> None:
+    import torch
+
+    from graphssl.data import search_path
+
+    missing = []
+    for package, use in PACKAGES.items():
+        try:
+            print(f"{package:<18}{importlib.metadata.version(package)}")
+        except importlib.metadata.PackageNotFoundError:
+            print(f"{package:<18}missing: {use}")
+            missing += [package] if use == "required" else []
+    print(f"{'GPU':<18}{torch.cuda.get_device_name() if torch.cuda.is_available() else 'none: everything runs on the CPU'}")
+    print(f"{'CPU':<18}{torch.get_num_threads()} threads, {'with' if torch.backends.mkl.is_available() else 'without'} MKL")
+    for folder in search_path():
+        print(f"{'data':<18}{folder}{'' if folder.is_dir() else ' (not there)'}")
+    if missing:
+        raise UserError(f"required packages are missing: {', '.join(missing)}; pip install graphssl")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,104 @@
+"""Data sets by name: where they are looked for, and the list of them."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+from graphssl.data import download
+from graphssl.data.dataset import Dataset
+from graphssl.data.files import read_npz
+from graphssl.errors import UserError, unknown
+
+CACHE = Path("~/.cache/graphssl")
+SHIPPED = Path(__file__).parent / "files"
+FOLDERS = ("node", "graph", "molecule", "")  # of a place, in this order
+LINK = "/link"
+
+
+def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
+    """The data set of this name, as ``list_datasets`` lists it; case and underscores are forgiven.
+
+    Looked for as ``node/NAME.npz``, ``graph/NAME.npz``, ``molecule/NAME.npz`` or ``NAME.npz`` under ``root``, then
+    ``$GRAPHSSL_DATA``, then ``~/.cache/graphssl``, then among the sets that ship; else PyG or OGB downloads it there.
+    ``NAME/link`` is the link set of a set of one graph (``Dataset.link``).
+
+        >>> load_dataset("citations-mini").graph.num_nodes
+        800
+    """
+    key = _normal(name)
+    if key.endswith(LINK):
+        return load_dataset(key.removesuffix(LINK), root).link()
+    places = _places(root)
+    path = next((found[key] for place in places if key in (found := _files(place))), None)
+    if path is not None:
+        return read_npz(path, key)
+    source = download.SOURCES.get(key)
+    if source is None:
+        raise unknown("data set", name, list_datasets(root=root))
+    return _downloaded(key, source, places)
+
+
+def list_datasets(pattern: str = "*", root: str | Path | None = None) -> list[str]:
+    """Names of the data sets that ship, that are found on this machine, or that can be downloaded, in order.
+
+    ``pattern`` is as a shell's: ``"*mini"``, ``"cora*"``.
+    """
+    nodes: set[str] = set()
+    others: set[str] = set()
+    for place in _places(root):
+        for name, path in _files(place).items():
+            (others if path.parent.name in ("graph", "molecule") or _is_graph_set(path) else nodes).add(name)
+    for name, source in download.SOURCES.items():
+        (nodes if source in download.NODE_SOURCES else others).add(name)
+    names = sorted(nodes | others | {name + LINK for name in nodes})
+    return fnmatch.filter(names, _normal(pattern))
+
+
+def _downloaded(key: str, source: Callable[[str, Path], Dataset], places: list[Path]) -> Dataset:
+    folder = CACHE.expanduser() / "downloads"
+    try:
+        return source(key, folder)
+    except UserError:
+        raise
+    except ImportError as error:
+        raise UserError(f"data set {key!r} needs a package that is not installed ({error}); pip install ogb") from error
+    except Exception as error:  # no network shows as many kinds of error: urllib's, fsspec's, aiohttp's
+        kind = "node" if source in download.NODE_SOURCES else "graph"
+        where = ", ".join(str(place) for place in places[:-1])
+        raise UserError(
+            f"data set {key!r} is not in {where}, and downloading it to {folder} failed "
+            f"({type(error).__name__}: {error}); "
+            f"connect to the network once, or put {kind}/{key}.npz (fields: datasets/README.md) in one of these "
+            "folders or in one that $GRAPHSSL_DATA or root=... names"
+        ) from error
+
+
+def _normal(name: str) -> str:
+    return name.strip().lower().replace("_", "-")
+
+
+def _places(root: str | Path | None) -> list[Path]:
+    given = [root, os.environ.get("GRAPHSSL_DATA") or None, CACHE, SHIPPED]
+    return [Path(place).expanduser() for place in given if place is not None]
+
+
+def _files(place: Path) -> dict[str, Path]:
+    """The ``.npz`` files of a place by the name of their data set."""
+    found: dict[str, Path] = {}
+    for folder in FOLDERS:
+        for path in sorted((place / folder).glob("*.npz")):
+            found.setdefault(_normal(path.stem), path)
+    return found
+
+
+def _is_graph_set(path: Path) -> bool:
+    """Whether a file outside the usual folders holds many graphs, by its table of contents."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return "node_ptr.npy" in archive.namelist()
+    except (OSError, zipfile.BadZipFile):
+        return False

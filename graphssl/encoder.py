@@ -1,0 +1,49 @@
+"""The thing that survives pretraining."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from graphssl import ops
+from graphssl.backbones import Backbone
+from graphssl.errors import unknown
+from graphssl.graph import Graph
+
+POOLS = ("mean", "sum", "max")
+
+
+class Encoder(nn.Module):
+    """A backbone and its readout: codes of nodes [N, dim] and, pooled, codes of graphs [B, dim].
+
+    ``read`` says which layers the codes are made of: "last", or "all" laid side by side. ``pool`` is "mean", "sum" or "max".
+    """
+
+    def __init__(self, backbone: Backbone, read: str = "last", pool: str = "mean"):
+        super().__init__()
+        if read not in ("last", "all"):
+            raise unknown("readout", read, ("last", "all"))
+        if pool not in POOLS:
+            raise unknown("pooling", pool, POOLS)
+        self.backbone, self.read, self.pooling = backbone, read, pool
+        self.dim_in = backbone.dim_in
+        self.dim = backbone.dim if read == "last" else sum(backbone.widths)
+
+    def forward(self, graph: Graph) -> Tensor:
+        """Codes of the nodes, [N, dim]."""
+        if self.read == "last":
+            return self.backbone(graph, graph.x)
+        return torch.cat(list(self.backbone.walk(graph, graph.x)), dim=1)
+
+    def pool(self, graph: Graph, codes: Tensor) -> Tensor:
+        """Codes of nodes [N, dim] to codes of graphs [B, dim]."""
+        return pool(graph, codes, self.pooling)
+
+
+def pool(graph: Graph, codes: Tensor, how: str) -> Tensor:
+    """The mean, sum or max of the ``codes`` [N, D] of each graph's nodes, [B, D]; zeros for a graph without nodes."""
+    if how not in POOLS:
+        raise unknown("pooling", how, POOLS)
+    ptr = ops.pointers(graph.batch, graph.num_graphs)
+    members = ops.CSR(ptr, torch.arange(len(codes), device=codes.device), None, (graph.num_graphs, len(codes)))
+    return ops.segment_reduce(members, codes, how)

@@ -1,0 +1,11 @@
+"""Small modules on rows."""
+
+from __future__ import annotations
+
+from torch import nn
+
+
+def mlp(dim_in: int, hidden: int, dim: int, activation: type[nn.Module] = nn.PReLU, norm: bool = False) -> nn.Sequential:
+    """Two linear maps [*, dim_in] -> [*, hidden] -> [*, dim] with an activation, and batch norm if asked, between them."""
+    middle = [nn.BatchNorm1d(hidden)] if norm else []
+    return nn.Sequential(nn.Linear(dim_in, hidden), *middle, activation(), nn.Linear(hidden, dim))

@@ -1,0 +1,36 @@
+"""What every pretext method is."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Generator, Tensor, nn
+
+from graphssl.encoder import Encoder
+from graphssl.graph import Graph
+
+
+class Method(nn.Module, ABC):
+    """A pretext task around an encoder. Concrete methods are final: hold one, do not subclass one."""
+
+    encoder: Encoder  # what survives pretraining
+
+    @abstractmethod
+    def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
+        """Named scalar losses, for the log. What is random comes from ``generator``, dropout aside."""
+
+    def total(self, losses: dict[str, Tensor]) -> Tensor:
+        """The one scalar to differentiate: the sum, unless a method says otherwise."""
+        return torch.stack(list(losses.values())).sum()
+
+    def after_step(self, progress: float) -> None:
+        """Called after each optimizer step with the fraction of training done; teachers move here."""
+
+    def score(self, codes: Tensor, pairs: Tensor) -> Tensor | None:
+        """How likely each of ``pairs`` [2, M] is an edge, [M], by the method's own decoder; None where it has none."""
+        return None
+
+    def step_bytes(self, nodes: int, edges: int) -> int:
+        """About how many bytes of activations one step keeps for a batch of that size; a floor, not a ceiling."""
+        return 4 * nodes * 3 * sum(getattr(self.encoder.backbone, "widths", ()))

@@ -1,0 +1,32 @@
+"""GRACE: Deep Graph Contrastive Representation Learning, 2020, arXiv:2006.04131.
+
+Reference: CRIPAC-DIG/GRACE at 700be33, model.py.
+"""
+
+from __future__ import annotations
+
+from torch import Generator, Tensor, nn
+
+from graphssl.augment import Drop
+from graphssl.encoder import Encoder
+from graphssl.graph import Graph
+from graphssl.heads import mlp
+from graphssl.losses import info_nce
+from graphssl.methods.base import Method
+
+
+class GRACE(Method):
+    """Pulls the two views of each node together and pushes all other nodes of both views away."""
+
+    def __init__(self, encoder: Encoder, hidden: int, views: tuple[Drop, Drop], tau: float):
+        super().__init__()
+        self.encoder, self.views, self.tau = encoder, views, tau
+        self.project = mlp(encoder.dim, hidden, encoder.dim, nn.ELU)
+
+    def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
+        a, b = (self.project(self.encoder(view(graph, generator))) for view in self.views)
+        return {"contrast": (info_nce(a, b, self.tau) + info_nce(b, a, self.tau)) / 2}
+
+    def step_bytes(self, nodes: int, edges: int) -> int:
+        """Four N x N similarities, each kept with its softmax."""
+        return super().step_bytes(nodes, edges) + 4 * 4 * 2 * nodes**2

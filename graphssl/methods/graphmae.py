@@ -1,0 +1,59 @@
+"""GraphMAE: Self-Supervised Masked Graph Autoencoders, KDD 2022, arXiv:2205.10803.
+
+Reference: THUDM/GraphMAE at b14f080, graphmae/models/edcoder.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor, nn
+
+from graphssl import ops
+from graphssl.backbones import Backbone
+from graphssl.encoder import Encoder
+from graphssl.graph import Graph
+from graphssl.losses import scaled_cosine
+from graphssl.masks import Masker, Uniform
+from graphssl.methods.base import Method
+
+
+class GraphMAE(Method):
+    """Covers the content of some nodes, encodes the graph, covers the same codes again and decodes the content.
+
+    ``replace`` is the share of the hidden nodes that show another node's content in place of the mask token. ``remask``
+    zeroes the hidden nodes' codes before the decoder: sensible where the decoder sees neighbours, not for an MLP.
+    """
+
+    def __init__(
+        self, encoder: Encoder, decoder: Backbone, masker: Masker = Uniform(0.5), replace: float = 0.0,
+        remask: bool = True, loss: Callable[[Tensor, Tensor], Tensor] = scaled_cosine,
+    ):  # fmt: skip
+        super().__init__()
+        self.encoder, self.decoder, self.loss = encoder, decoder, loss
+        self.masker, self.replace, self.remask = masker, replace, remask
+        self.mask_token = nn.Parameter(torch.zeros(encoder.dim_in))
+        self.bridge = nn.Linear(encoder.dim, decoder.dim_in, bias=False)
+
+    def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
+        hidden = self.masker(graph, generator)
+        codes = self.encoder(self._cover(graph, hidden, generator))
+        if self.remask:  # zero rows stay zero under the bridge, so only the others cross it
+            shown = self.bridge(codes[~hidden])
+            codes = shown.new_zeros(len(codes), shown.size(1)).index_put((~hidden,), shown)
+        else:
+            codes = self.bridge(codes)
+        content = self.decoder(graph, codes, rows=hidden)
+        return {"content": self.loss(content, ops.dense(graph.x[hidden]))}
+
+    def _cover(self, graph: Graph, hidden: Tensor, generator: Generator | None) -> Graph:
+        """The graph with most hidden nodes under the mask token and a share ``replace`` under other nodes' content."""
+        N, where = graph.num_nodes, hidden.nonzero().squeeze(1)
+        noisy = where[torch.randperm(len(where), generator=generator, device=where.device)]
+        noisy = noisy[: int(self.replace * len(where))]
+        shown = torch.arange(N, device=where.device)
+        shown[noisy] = torch.randperm(N, generator=generator, device=where.device)[: len(noisy)]
+        token = hidden.index_fill(0, noisy, False)
+        content = graph.x[shown] if len(noisy) else graph.x
+        return graph.replace(x=ops.cover(content, token, self.mask_token))

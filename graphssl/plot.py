@@ -1,0 +1,62 @@
+"""A picture of codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from graphssl.errors import UserError
+
+MOST = 3000  # points that are drawn; t-SNE's time grows faster than linearly
+
+
+def plot_codes(
+    codes: Tensor, path: str | Path, y: Tensor | None = None, *, classes: Sequence[str] = (), title: str = "",
+    overwrite: bool = False,
+) -> Path:  # fmt: skip
+    """Draws codes [N, D] as a 2-D t-SNE map, coloured by ``y`` [N] where given, to a .png, .pdf or .svg file.
+
+    More than 3000 rows are thinned evenly. Needs matplotlib; raises UserError where it is missing, or ``path`` exists.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise UserError("drawing needs matplotlib; pip install 'graphssl[plot]'") from error
+    path = Path(path)
+    if path.suffix not in (".png", ".pdf", ".svg"):
+        raise UserError(f"cannot draw to {path.name!r}; end its name in .png, .pdf or .svg")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists already; choose another name, or say overwrite")
+    rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), MOST)).round().astype(int))
+    points = two_dimensional(codes.numpy()[rows])
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.subplots()
+    labels = None if y is None or y.ndim > 1 else y.numpy()[rows]
+    if labels is None or np.issubdtype(labels.dtype, np.floating):
+        drawn = axes.scatter(*points.T, s=8, c=labels, cmap="viridis", linewidths=0)
+        if labels is not None:
+            figure.colorbar(drawn, ax=axes, label="label")
+    else:
+        for value in np.unique(labels):
+            name = classes[value] if value < len(classes) else f"class {value}"
+            axes.scatter(*points[labels == value].T, s=8, color=f"C{value % 10}", label=name, linewidths=0)
+        axes.legend(markerscale=2, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes.set(title=title, xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    return path
+
+
+def two_dimensional(codes: np.ndarray) -> np.ndarray:
+    """Codes [N, D] to points [N, 2]: t-SNE of the first 50 principal components; the same for the same codes."""
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
+    if len(codes) < 5 or codes.shape[1] < 2 or not np.ptp(codes):
+        flat = codes - codes.mean(0)
+        return np.pad(flat, ((0, 0), (0, max(0, 2 - flat.shape[1]))))[:, :2]
+    reduced = PCA(min(50, *codes.shape), random_state=0).fit_transform(codes)
+    return TSNE(2, init="pca", perplexity=min(30, (len(codes) - 1) / 3), random_state=0).fit_transform(reduced)

@@ -1,0 +1,40 @@
+"""Protocols: fixed ways of judging frozen codes, and what they fit on them."""
+
+from graphssl.probes.base import (
+    PROTOCOLS,
+    Exam,
+    Examiner,
+    Exams,
+    Fitted,
+    Outcome,
+    Protocol,
+    Seen,
+    get_protocol,
+    judge,
+    list_protocols,
+    register,
+)
+from graphssl.probes.graph import graph_ridge, graph_svm
+from graphssl.probes.link import EDGE_EXPOSURE, link_dot
+from graphssl.probes.node import node_knn, node_linear
+
+__all__ = [
+    "EDGE_EXPOSURE",
+    "PROTOCOLS",
+    "Exam",
+    "Examiner",
+    "Exams",
+    "Fitted",
+    "Outcome",
+    "Protocol",
+    "Seen",
+    "get_protocol",
+    "graph_ridge",
+    "graph_svm",
+    "judge",
+    "link_dot",
+    "list_protocols",
+    "node_knn",
+    "node_linear",
+    "register",
+]

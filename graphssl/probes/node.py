@@ -1,0 +1,158 @@
+"""Protocols for codes of nodes: a linear layer, and the nearest neighbours."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from graphssl.data.dataset import Dataset
+from graphssl.errors import UserError
+from graphssl.probes.base import Examiner, Exams, Fitted, Protocol, Seen, default_splits, register, row_exam
+from graphssl.probes.metrics import Metric, accuracy, class_auc
+
+WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
+RATE = 0.01
+EPOCHS = 300
+INITIALISATIONS = 3
+
+NEIGHBOURS = (1, 5, 10, 20)
+TEMPERATURE = 0.07
+CHUNK = 1024  # rows whose similarities are held at once
+
+
+def set_node_exams(codes: Tensor, dataset: Dataset) -> Exams[Tensor]:
+    """One exam for each repeat of the data set's default split, scored by the data set's metric."""
+    y, name = _y(dataset), "AUC" if dataset.metric == "auc" else "accuracy"
+    splits = default_splits(dataset)
+    metric: Metric = class_auc if name == "AUC" else accuracy
+    if name == "AUC" and any(int(y[torch.cat([s.train, s.val])].max()) > 1 for s in splits):
+        raise UserError(
+            f"data set {dataset.name!r} asks for AUC, which needs the two classes 0 and 1; use metric='accuracy'"
+        )
+    exams = (row_exam(codes, y, s.train, s.val, s.test, metric) for s in splits)
+    return Exams(exams, len(splits), "split", {name: metric})
+
+
+def _y(dataset: Dataset) -> Tensor:
+    assert dataset.y is not None  # ``judge`` has looked
+    return dataset.y
+
+
+def fit_linear(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:
+    """A linear layer for each seed, of the weight decay that does best on the validation rows after the last epoch.
+
+    All weight decays and initialisations train at once, as one wide layer; each is what ``torch.optim.Adam`` makes of
+    it alone. The head of graphmae/evaluation.py, github.com/THUDM/GraphMAE, commit a8a51cf, whose configurations fix
+    one weight decay a data set where we choose; it returns the same two figures, after the last and the best epoch.
+    """
+    G, S, C, D = len(WEIGHT_DECAYS), len(seeds), seen.num_classes, seen.train.size(1)
+    starts = [_initial(C, D, seed, seen.train.dtype) for seed in seeds]
+    weight = torch.cat([w for w, _ in starts] * G).requires_grad_()  # [G * S * C, D]
+    bias = torch.cat([b for _, b in starts] * G).requires_grad_()
+    decay = torch.tensor(WEIGHT_DECAYS, dtype=weight.dtype).repeat_interleave(S * C)
+    truth = seen.train_y.repeat_interleave(G * S)
+    optimizer = torch.optim.Adam([weight, bias], lr=RATE)
+    best = torch.full((G * S,), -1.0, dtype=torch.double)
+    kept_weight, kept_bias = torch.empty_like(weight), torch.empty_like(bias)
+    score = best
+    for _ in range(EPOCHS):
+        # The mean over rows and the sum over members: no member's gradient depends on another.
+        out = F.linear(seen.train, weight, bias).view(-1, C)
+        loss = F.cross_entropy(out, truth, reduction="sum") / len(seen.train_y)
+        weight.grad, bias.grad = torch.autograd.grad(loss, [weight, bias])
+        with torch.no_grad():
+            weight.grad.addcmul_(weight, decay[:, None])
+            bias.grad.addcmul_(bias, decay)
+            optimizer.step()
+            score = seen.metric(_heads(seen.val, weight, bias, C), seen.val_y)  # [G * S]
+            better = score >= best
+            best = torch.where(better, score, best)
+            rows = better.repeat_interleave(C)
+            kept_weight[rows], kept_bias[rows] = weight[rows], bias[rows]
+
+    table = score.view(G, S)
+    # Of equal ones the largest weight decay, which stands last.
+    grid = G - 1 - table.flip(0).argmax(0)  # [S]
+    members = grid * S + torch.arange(S)
+
+    def of(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+        return weight.detach().view(G * S, C, D)[members].reshape(-1, D), bias.detach().view(G * S, C)[members].reshape(
+            -1
+        )
+
+    last, early = of(weight, bias), of(kept_weight, kept_bias)
+
+    def predict(rows: Tensor) -> dict[str, Tensor]:
+        return {"last epoch": _heads(rows, *last, C), "best validation epoch": _heads(rows, *early, C)}
+
+    return Fitted(predict, tuple(f"weight decay {WEIGHT_DECAYS[g]:g}" for g in grid.tolist()))
+
+
+def _initial(C: int, D: int, seed: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Weight [C, D] and bias [C] of a ``torch.nn.Linear`` made after ``torch.manual_seed(seed)``."""
+    generator, bound = Generator().manual_seed(seed), D**-0.5
+    weight = torch.empty(C, D).uniform_(-bound, bound, generator=generator)
+    bias = torch.empty(C).uniform_(-bound, bound, generator=generator)
+    return weight.to(dtype), bias.to(dtype)
+
+
+def _heads(rows: Tensor, weight: Tensor, bias: Tensor, C: int) -> Tensor:
+    """Scores [I, M, C] of ``rows`` [M, D] by I linear layers that lie one after another in ``weight`` [I * C, D]."""
+    return F.linear(rows, weight, bias).view(rows.size(0), -1, C).transpose(0, 1)
+
+
+def fit_knn(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:
+    """Votes of the nearest training rows; how many of them vote is chosen on the validation rows. Nothing is random.
+
+    The weighted vote of section 3.4, arXiv:1805.01978, with its temperature.
+    """
+    C, train = seen.num_classes, F.normalize(seen.train)
+
+    def votes(rows: Tensor, ks: tuple[int, ...]) -> list[Tensor]:
+        """Shares of the votes [M, C] for each k."""
+        parts: list[list[Tensor]] = [[] for _ in ks]
+        for chunk in rows.split(CHUNK):
+            similarity, place = (F.normalize(chunk) @ train.t()).topk(min(max(ks), len(train)))
+            weights = (similarity / TEMPERATURE).exp()
+            for part, k in zip(parts, ks, strict=True):
+                shares = weights.new_zeros(len(chunk), C).scatter_add_(1, seen.train_y[place[:, :k]], weights[:, :k])
+                part.append(shares / shares.sum(1, keepdim=True))
+        return [torch.cat(part) for part in parts]
+
+    score = torch.stack([seen.metric(share, seen.val_y) for share in votes(seen.val, NEIGHBOURS)])
+    k = NEIGHBOURS[len(NEIGHBOURS) - 1 - int(score.flip(0).argmax())]  # of equal ones the largest
+    return Fitted(lambda rows: {"": votes(rows, (k,))[0][None]}, (f"k = {k}",))
+
+
+_SPLIT = "The data set's own default split in all its repeats; labels of its training nodes only;"
+_METRIC = "accuracy, or ROC AUC where the data set asks for it;"
+
+node_linear = register(
+    Protocol(
+        name="node-linear",
+        version=1,
+        task="node",
+        metric="accuracy",
+        higher_is_better=True,
+        about=f"{_SPLIT} one linear layer on the codes as they are, Adam at {RATE:g}, {EPOCHS} full-batch epochs, "
+        f"weight decay of {', '.join(f'{w:g}' for w in WEIGHT_DECAYS)} chosen on validation after the last epoch; "
+        f"{_METRIC} the score is that after the last epoch, the one after the best validation epoch stands beside it; "
+        f"{INITIALISATIONS} initialisations of the layer on a single split, one on each of several.",
+        judge=Examiner(set_node_exams, fit_linear, INITIALISATIONS),
+    )
+)
+
+node_knn = register(
+    Protocol(
+        name="node-knn",
+        version=1,
+        task="node",
+        metric="accuracy",
+        higher_is_better=True,
+        about=f"{_SPLIT} the nearest training nodes by cosine similarity vote with weight exp(similarity / "
+        f"{TEMPERATURE:g}), their number of {', '.join(map(str, NEIGHBOURS))} chosen on validation; {_METRIC} nothing "
+        "is random.",
+        judge=Examiner(set_node_exams, fit_knn),
+    )
+)

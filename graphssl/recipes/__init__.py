@@ -1,0 +1,13 @@
+"""The papers' settings, one typed function a method."""
+
+from graphssl.recipes import bgrl, grace, graphmae
+from graphssl.recipes.base import Plan as Plan
+from graphssl.recipes.base import Published as Published
+from graphssl.recipes.base import Recipe as Recipe
+from graphssl.recipes.base import Spec as Spec
+from graphssl.recipes.base import get_recipe as get_recipe
+from graphssl.recipes.base import list_methods as list_methods
+from graphssl.recipes.base import parse as parse
+from graphssl.recipes.base import recipe as recipe
+
+__all__ = ["Plan", "Published", "Recipe", "Spec", "bgrl", "get_recipe", "grace", "graphmae", "list_methods", "parse", "recipe"]

@@ -1,0 +1,193 @@
+"""What a recipe is: a typed function from what is known of the data, and settings, to a Plan."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
+from typing import Any, get_type_hints
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from graphssl.backbones import Backbone, backbone, foreign
+from graphssl.data import Dataset, Transform
+from graphssl.errors import UserError, unknown
+from graphssl.methods import Method
+from graphssl.ops import Rows
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a recipe may know of the data: widths, kinds and sizes, never the data."""
+
+    name: str
+    task: str
+    dim: int  # width of a node's content
+    nodes: int  # of all graphs
+    edges: int
+    graphs: int
+    sparse: bool  # the content is bags of words
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Spec:
+        nodes = sum(graph.num_nodes for graph in dataset.graphs)
+        edges = sum(graph.num_edges for graph in dataset.graphs)
+        sparse = isinstance(dataset.graphs[0].x, Rows)
+        return cls(dataset.name, dataset.task, dataset.dim, nodes, edges, len(dataset.graphs), sparse)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Published:
+    """A figure of the literature, for the report."""
+
+    score: float
+    std: float | None
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """All that pretraining needs besides data."""
+
+    method: Method
+    optimizer: Callable[[Iterable[nn.Parameter]], Optimizer]
+    epochs: int
+    schedule: Callable[[float], float] | None = None  # fraction of training done -> factor of the learning rate
+    batch_size: int | None = None  # graphs a step; None: 32 of a graph set, all of a node set
+    clip: float | None = None
+    transform: Transform = field(default_factory=Transform)  # applied again in embed and evaluate
+    published: Mapping[str, Published] = field(default_factory=dict)  # by protocol
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A recipe function with the values it takes for named data sets."""
+
+    name: str
+    make: Callable[..., Plan]
+    overrides: Mapping[str, Mapping[str, Any]]
+    published: Mapping[str, Mapping[str, Published]]
+
+    @property
+    def defaults(self) -> dict[str, Any]:
+        parameters = inspect.signature(self.make).parameters.values()
+        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+    def settings(self, spec: Spec, given: Mapping[str, Any]) -> dict[str, Any]:
+        """The recipe's settings for that data, with those ``given`` on top.
+
+        What is not given comes from the overrides of the data set's name, else of its task, else from the signature.
+        Raises UserError for a setting that the recipe does not have or a value of the wrong type.
+        """
+        defaults = self.defaults
+        hints = get_type_hints(self.make)
+        for key, value in given.items():
+            if key not in defaults:
+                raise unknown(f"setting of {self.name}", key, defaults)
+            _check(key, value, hints[key])
+        return {**defaults, **self.overrides.get(spec.name, self.overrides.get(spec.task, {})), **given}
+
+    def plan(self, spec: Spec, settings: Mapping[str, Any]) -> Plan:
+        """Builds the Plan; weights are drawn from the default generator. Raises UserError for impossible settings."""
+        try:
+            plan = self.make(spec, **settings)
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(f"{self.name}: {error}") from error
+        published = self.published.get(spec.name, {})
+        return plan if not published else Plan(**{**plan.__dict__, "published": published})
+
+
+RECIPES: dict[str, Recipe] = {}
+
+
+def recipe(
+    name: str, *, overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    published: Mapping[str, Mapping[str, Published]] | None = None,
+) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:  # fmt: skip
+    """Registers a function ``(spec, *, setting=..., ...) -> Plan`` under the method's name.
+
+    ``overrides`` holds settings by data set name or by task ("node", "link", "graph"); ``published`` the literature's
+    figures by data set name and protocol.
+    """
+
+    def register(make: Callable[..., Plan]) -> Callable[..., Plan]:
+        RECIPES[name] = Recipe(name, make, overrides or {}, published or {})
+        return make
+
+    return register
+
+
+def list_methods(pattern: str = "*") -> list[str]:
+    """Names that ``method=`` takes."""
+    return [name for name in sorted(RECIPES) if fnmatch(name, pattern)]
+
+
+def get_recipe(name: str) -> Recipe:
+    """The recipe of that name; UserError with the nearest names otherwise."""
+    if name.lower() not in RECIPES:
+        raise unknown("method", name, RECIPES)
+    return RECIPES[name.lower()]
+
+
+def parse(recipe: Recipe, key: str, text: str) -> Any:
+    """``text`` of a command line as the type that the recipe's setting ``key`` has."""
+    if key not in recipe.defaults:
+        raise unknown(f"setting of {recipe.name}", key, recipe.defaults)
+    hint = get_type_hints(recipe.make)[key]
+    kinds = getattr(hint, "__args__", (hint,))
+    if type(None) in kinds and text.lower() == "none":
+        return None
+    for kind in kinds:
+        if kind is bool and text.lower() in ("true", "false", "yes", "no", "1", "0"):
+            return text.lower() in ("true", "yes", "1")
+        if kind in (int, float, str):
+            try:
+                return kind(text)
+            except ValueError:
+                continue
+    raise UserError(f"setting {key} of {recipe.name} expects {_say(hint)}, got {text!r}")
+
+
+def _check(key: str, value: Any, hint: Any) -> None:
+    kinds = getattr(hint, "__args__", (hint,))
+    fits = any(
+        (kind is float and isinstance(value, (int, float)) and not isinstance(value, bool))
+        or (kind is int and isinstance(value, int) and not isinstance(value, bool))
+        or (kind not in (int, float) and isinstance(value, kind))
+        for kind in kinds
+    )
+    if not fits:
+        raise UserError(f"setting {key} expects {_say(hint)}, got {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"setting {key} expects a finite number, got {value!r}")
+
+
+def _say(hint: Any) -> str:
+    return " or ".join("none" if kind is type(None) else kind.__name__ for kind in getattr(hint, "__args__", (hint,)))
+
+
+def adam(lr: float, weight_decay: float, decoupled: bool = False) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+    """Adam with L2 weight decay, or AdamW, as a function of the parameters."""
+    kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    return lambda parameters: kind(parameters, lr=lr, weight_decay=weight_decay)
+
+
+def cosine_decay(progress: float) -> float:
+    """From 1 to 0 along half a cosine."""
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def backbone_of(encoder: str | nn.Module, dim_in: int, widths: list[int], **options: Any) -> Backbone:
+    """The recipe's backbone, or the user's own module in its place."""
+    if isinstance(encoder, nn.Module):
+        return encoder if isinstance(encoder, Backbone) else foreign(encoder, dim_in)
+    return backbone(encoder, dim_in, widths, **options)

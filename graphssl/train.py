@@ -1,0 +1,79 @@
+"""The training loop, as a generator: what to log, probe, save or stop on is the body of your for loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+
+from graphssl.errors import Diverged
+from graphssl.graph import Graph
+from graphssl.methods import Method
+
+
+def generator_for(seed: int, step: int, rank: int = 0, device: torch.device | str = "cpu") -> Generator:
+    """The generator of one step: the same for the same (seed, step, rank), whatever was drawn before."""
+    mixed = np.random.SeedSequence([seed, step, rank]).generate_state(1, np.uint64)[0]
+    return Generator(device).manual_seed(int(mixed >> np.uint64(1)))
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
+    """Within, the default generators start from ``seed``; afterwards they are as they were."""
+    device = torch.device(device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+def train(
+    method: Method,
+    batches: Callable[[int], Graph],
+    optimizer: Optimizer,
+    steps: int,
+    *,
+    start: int = 0,
+    seed: int = 0,
+    rank: int = 0,
+    schedule: Callable[[float], float] | None = None,
+    clip: float | None = None,
+    autocast: Callable[[], AbstractContextManager] = nullcontext,
+) -> Iterator[tuple[int, dict[str, Tensor]]]:
+    """Yields (steps done, losses) after each optimizer step from ``start`` to ``steps``.
+
+    ``batches(step)`` is the Graph of a step, counted from 0. ``schedule`` maps the fraction of training done to a factor
+    of the learning rate; ``clip`` bounds the norm of the gradient. Every draw of a step comes from (seed, step, rank), so
+    going on from ``start`` with the weights and the optimizer of that step gives the same bits.
+    Raises Diverged where the total loss is not finite; weights are then those of the step before.
+    """
+    device = next(method.parameters()).device
+    for group in optimizer.param_groups:
+        group.setdefault("initial_lr", group["lr"])
+    for step in range(start, steps):
+        graph = batches(step)
+        generator = generator_for(seed, step, rank, device)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * (schedule(step / steps) if schedule else 1.0)
+        method.train()
+        optimizer.zero_grad(set_to_none=True)
+        with seeded(int(torch.randint(2**62, (), generator=generator, device=device)), device):
+            with autocast():
+                losses = method(graph, generator)
+                total = method.total(losses)
+            if not total.isfinite():
+                shown = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
+                raise Diverged(
+                    f"the loss of {type(method).__name__} is not finite at step {step + 1} of {steps} ({shown}); "
+                    "try a smaller lr, a clip (gradient norm), or check the features for very large values"
+                )
+            total.backward()
+        if clip is not None:
+            clip_grad_norm_(method.parameters(), clip)
+        optimizer.step()
+        method.after_step((step + 1) / steps)
+        yield step + 1, {name: loss.detach() for name, loss in losses.items()}

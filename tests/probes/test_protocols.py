@@ -1,0 +1,337 @@
+"""Every protocol: its door, its randomness, and that no test label reaches a probe."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from graphssl.data.dataset import Dataset, Graphs, Split
+from graphssl.errors import UserError
+from graphssl.graph import Graph
+from graphssl.ops import Rows
+from graphssl.probes import PROTOCOLS, Exam, Examiner, Exams, Outcome, Protocol, judge, list_protocols, register
+from graphssl.probes.base import row_exam
+
+C = 4
+NO_EDGES = torch.empty(2, 0, dtype=torch.long)
+
+
+def node_set(y: Tensor, repeats: int = 1, **fields) -> Dataset:
+    """Nodes in random splits: three tenths train, two tenths choose, half tests."""
+    N, g = len(y), torch.Generator().manual_seed(7)
+    orders = [torch.randperm(N, generator=g) for _ in range(repeats)]
+    splits = tuple(Split(*order.split([3 * N // 10, N // 5, N - 3 * N // 10 - N // 5])) for order in orders)
+    graph = Graph.build(torch.ones(N, 1), NO_EDGES)
+    return Dataset(name="nodes", graphs=[graph], task="node", y=y, splits={"random": splits}, **fields)
+
+
+def graph_set(y: Tensor, **fields) -> Dataset:
+    graphs = Graphs(len(y), lambda i: Graph.build(torch.ones(1, 1), NO_EDGES))
+    return Dataset(name="graphs", graphs=graphs, task="graph", y=y, **fields)
+
+
+def link_set(y: Tensor) -> Dataset:
+    """Joined pairs lie within a class, absent ones across."""
+    N, g = len(y), torch.Generator().manual_seed(8)
+    pairs = torch.randint(N, (2, 8 * N), generator=g)
+    same = y[pairs[0]] == y[pairs[1]]
+    present, absent = pairs[:, same & (pairs[0] != pairs[1])].unique(dim=1), pairs[:, ~same]
+    present = present[:, torch.randperm(present.size(1), generator=g)]
+    n = present.size(1) // 3
+    train, val, test = present.split([present.size(1) - 2 * n, n, n], dim=1)
+    split = Split(train, val, test, absent[:, :n], absent[:, n : 2 * n])
+    return Dataset(name="links", graphs=[Graph.build(torch.ones(N, 1), train)], task="link", splits={"link": (split,)})
+
+
+def example(name: str, count: int = 120, repeats: int = 1) -> tuple[Tensor, Dataset]:
+    """A small set for the protocol, and noisy codes that tell something about it."""
+    g = torch.Generator().manual_seed(3)
+    y = torch.arange(count) % C
+    codes = torch.randn(count, 6, generator=g)
+    codes[torch.arange(count), y] += 2
+    protocol = PROTOCOLS[name]
+    if protocol.task == "node":
+        return codes, node_set(y, repeats)
+    if protocol.task == "link":
+        return codes, link_set(y)
+    return codes, graph_set(y if protocol.labels == "classes" else y + 0.2 * torch.randn(count, generator=g))
+
+
+def perfect(name: str, dataset: Dataset) -> Tensor:
+    if dataset.task == "link":
+        return torch.eye(C)[torch.arange(dataset.graph.num_nodes) % C]
+    assert dataset.y is not None
+    return dataset.y[:, None] if dataset.y.is_floating_point() else torch.eye(C)[dataset.y]
+
+
+every_protocol = pytest.mark.parametrize("name", sorted(PROTOCOLS))
+labelled_protocol = pytest.mark.parametrize("name", [n for n in sorted(PROTOCOLS) if PROTOCOLS[n].labels])
+
+
+class Witness:
+    """A protocol's examiner that writes down what happens, in order, and what was predicted and chosen."""
+
+    def __init__(self, examiner: Examiner):
+        self.events: list[str] = []
+        self.predictions: list[Tensor] = []
+        self.chosen: list[str] = []
+        self.examiner = replace(examiner, set_exams=self.set_exams, fit=self.fit)
+        self.inner = examiner
+
+    def set_exams(self, codes, dataset):
+        exams = self.inner.set_exams(codes, dataset)
+        return replace(exams, exams=(replace(exam, answers=self.answers(exam)) for exam in exams.exams))
+
+    def answers(self, exam: Exam):
+        def read():
+            self.events.append("answers")
+            return exam.answers()
+
+        return read
+
+    def fit(self, seen, seeds):
+        self.events.append("fit")
+        fitted = self.inner.fit(seen, seeds)
+        self.chosen += fitted.chosen
+
+        def predict(rows):
+            out = fitted.predict(rows)
+            on_val = rows is seen.val
+            self.events.append("validate" if on_val else "predict")
+            if not on_val:
+                self.predictions += out.values()
+            return out
+
+        return replace(fitted, predict=predict)
+
+
+@every_protocol
+def test_test_labels_are_read_once_a_repeat_after_the_predictions(name):
+    codes, dataset = example(name, repeats=3)
+    witness = Witness(PROTOCOLS[name].judge)
+    outcome = witness.examiner(codes, dataset, 0)
+    events = [event for event in witness.events if event != "validate"]
+    exams = 10 if PROTOCOLS[name].task == "graph" else 3 if PROTOCOLS[name].task == "node" else 1
+    assert events == ["fit", "predict", "answers"] * exams
+    assert outcome.repeats == exams
+
+
+def spied(y: Tensor) -> tuple[Tensor, list]:
+    """``y``, and a list of the rows that are read from it; anything but indexing writes its name down."""
+    reads: list = []
+    harmless = {"__get__", "size", "dim", "is_floating_point", "__len__", "numel"}
+
+    class Spied(Tensor):
+        @classmethod
+        def __torch_function__(cls, func, types, args=(), kwargs=None):
+            if func.__name__ not in harmless:
+                reads.append(args[1].tolist() if func.__name__ == "__getitem__" else func.__name__)
+            with torch._C.DisableTorchFunctionSubclass():
+                out = func(*args, **(kwargs or {}))
+            return out.as_subclass(Tensor) if isinstance(out, Tensor) else out
+
+    return y.as_subclass(Spied), reads
+
+
+@labelled_protocol
+def test_a_spy_on_the_labels_sees_each_part_of_each_repeat_once(name):
+    codes, dataset = example(name, repeats=2)
+    y, reads = spied(dataset.y)
+    assert judge(codes, dataset.replace(y=y), name) == judge(codes, dataset, name)
+    if dataset.task == "node":
+        expected = [part for split in dataset.splits["random"] for part in (split.train, split.val, split.test)]
+        assert sorted(reads) == sorted(part.tolist() for part in expected)
+    else:  # dealing rows out to folds comes first, and reads classes (or which numbers are missing) once
+        dealing, folds = reads[0], reads[1:]
+        assert dealing == "reshape"
+        folds = [read for read in folds if read and len(read) < len(y)]
+        tests = [read for read in folds if len(read) <= len(y) // 10]
+        assert sorted(row for read in tests for row in read) == list(range(len(y)))
+        assert len(folds) == 20
+
+
+@every_protocol
+def test_other_test_labels_change_the_score_and_nothing_else(name):
+    codes, dataset = example(name)
+    protocol = PROTOCOLS[name]
+    if dataset.task == "node":
+        split = dataset.splits["random"][0]
+        y = dataset.y.clone()
+        y[split.test] = (y[split.test] + 1) % C
+        other = dataset.replace(y=y)
+    elif dataset.task == "link":  # the same pairs, joined and absent changing places
+        split = dataset.splits["link"][0]
+        swapped = replace(split, test=split.test_absent, test_absent=split.test)
+        other = dataset.replace(splits={"link": (swapped,)})
+    else:  # folds are dealt by label, so hold one fold still
+        rows = torch.arange(len(codes))
+        train, test = rows[rows % 10 > 0], rows[rows % 10 == 0]
+        metrics = protocol.judge.set_exams(codes, dataset).metrics
+
+        def one_fold(codes, dataset):
+            exam = row_exam(codes, dataset.y, train, train[:0], test, next(iter(metrics.values())))
+            return Exams(iter([exam]), 1, "fold", metrics)
+
+        protocol = replace(protocol, judge=replace(protocol.judge, set_exams=one_fold))
+        y = dataset.y.clone()
+        y[test] = (y[test] + 1) % C
+        other = dataset.replace(y=y)
+    first, second = Witness(protocol.judge), Witness(protocol.judge)
+    before, after = first.examiner(codes, dataset, 0), second.examiner(codes, other, 0)
+    for a, b in zip(first.predictions, second.predictions, strict=True):
+        half = a.size(1) // 2
+        assert torch.equal(a, torch.cat([b[:, half:], b[:, :half]], 1) if dataset.task == "link" else b)
+    assert first.chosen == second.chosen
+    validation = [key for key in before.metrics if key.endswith("validation")]
+    assert [before.metrics[key] for key in validation] == [after.metrics[key] for key in validation]
+    assert before.score != after.score
+
+
+@labelled_protocol
+def test_shuffled_labels_land_at_chance(name):
+    codes, dataset = example(name, count=400)
+    order = torch.randperm(400, generator=torch.Generator().manual_seed(11))
+    outcome = judge(codes, dataset.replace(y=dataset.y[order]), name)
+    informed = judge(codes, dataset, name)
+    if PROTOCOLS[name].labels == "numbers":
+        constant = float((dataset.y - dataset.y.mean()).abs().mean())
+        assert outcome.score > 0.95 * constant
+        assert informed.score < 0.8 * constant
+        return
+    rows = 400 if dataset.task == "graph" else 200
+    bound = 4 * 100 * (1 / C * (1 - 1 / C) / rows) ** 0.5
+    assert abs(outcome.score - 100 / C) < bound
+    assert informed.score > 100 / C + bound
+
+
+def test_codes_that_know_nothing_find_links_by_chance():
+    codes, dataset = example("link-dot", count=400)
+    outcome = judge(torch.randn(400, 6, generator=torch.Generator().manual_seed(5)), dataset, "link-dot")
+    pairs = dataset.splits["link"][0].test.size(1)
+    assert abs(outcome.score - 50) < 4 * 100 * (1 / (6 * pairs)) ** 0.5
+    assert judge(codes, dataset, "link-dot").score > 60
+
+
+@every_protocol
+def test_perfect_codes_are_perfect(name):
+    _, dataset = example(name)
+    outcome = judge(perfect(name, dataset), dataset, name)
+    if PROTOCOLS[name].higher_is_better:
+        assert set(outcome.metrics.values()) == {100.0}
+        assert outcome.score == 100.0
+    else:
+        assert outcome.score < 1e-3
+
+
+@every_protocol
+def test_the_same_seed_gives_the_same_outcome_and_leaves_the_global_state_alone(name):
+    codes, dataset = example(name)
+    torch_state, numpy_state, python_state = torch.get_rng_state(), np.random.get_state(), random.getstate()
+    first = judge(codes, dataset, name, seed=5)
+    assert torch.equal(torch_state, torch.get_rng_state())
+    assert all(np.array_equal(a, b) for a, b in zip(numpy_state, np.random.get_state(), strict=True))
+    assert python_state == random.getstate()
+    torch.rand(3)
+    np.random.rand(3)
+    assert judge(codes, dataset, name, seed=5) == first
+    assert first.score == first.metrics[next(iter(first.metrics))]
+    assert (first.std is None) == (first.std_over == "") == (first.repeats == 1)
+
+
+@every_protocol
+def test_arrays_and_sparse_rows_are_codes_too(name):
+    codes, dataset = example(name)
+    codes = codes.relu()
+    expected = judge(codes, dataset, name)
+    assert judge(codes.numpy(), dataset, name) == expected
+    assert judge(Rows.from_dense(codes), dataset, name) == expected
+    assert judge(codes.double().requires_grad_(), dataset, name) == expected
+
+
+@every_protocol
+def test_codes_that_do_not_fit_are_named(name):
+    codes, dataset = example(name)
+    with pytest.raises(UserError, match=r"shape \(119, 6\).*has 120"):
+        judge(codes[:-1], dataset, name)
+    with pytest.raises(UserError, match="shape"):
+        judge(codes[:, :0], dataset, name)
+    codes[7, 2] = torch.nan
+    with pytest.raises(UserError, match=r"1 values.*row 7, column 2"):
+        judge(codes, dataset, name)
+
+
+@every_protocol
+def test_a_set_of_another_task_is_refused_with_what_it_offers(name):
+    codes, dataset = example(name)
+    assert name in dataset.protocols
+    other = "node-linear" if dataset.task != "node" else "graph-svm"
+    with pytest.raises(UserError, match=f"{other} judges codes on .* it offers {dataset.protocols[0]}"):
+        judge(codes, dataset, other)
+    assert "." not in PROTOCOLS[name].about.replace("0.", "").rstrip(".")  # one sentence
+
+
+@labelled_protocol
+def test_labels_that_are_missing_or_of_another_kind_are_refused(name):
+    codes, dataset = example(name)
+    with pytest.raises(UserError, match="has none"):
+        judge(codes, dataset.replace(y=None), name)
+    y = dataset.y.long() if dataset.y.is_floating_point() else dataset.y.float()
+    with pytest.raises(UserError, match="needs labels that are"):
+        judge(codes, dataset.replace(y=y), name)
+    with pytest.raises(UserError, match="one label a"):
+        judge(codes, dataset.replace(y=dataset.y[:, None].expand(-1, 2)), name)
+    assert judge(codes, dataset.replace(y=dataset.y[:, None]), name) == judge(codes, dataset, name)
+
+
+@pytest.mark.parametrize("name", ["node-linear", "node-knn", "graph-svm"])
+def test_one_class_is_refused(name):
+    codes, dataset = example(name)
+    with pytest.raises(UserError, match="all of one class"):
+        judge(codes, dataset.replace(y=torch.zeros_like(dataset.y)), name)
+
+
+@pytest.mark.parametrize("name", ["node-linear", "node-knn"])
+def test_splits_that_cannot_be_used_are_refused(name):
+    codes, dataset = example(name)
+    split, none = dataset.splits["random"][0], torch.empty(0, dtype=torch.long)
+    for part, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+        with pytest.raises(UserError, match=f"has no {word} rows"):
+            judge(codes, dataset.replace(splits={"mine": (replace(split, **{part: none}),)}), name)
+    with pytest.raises(UserError, match="has no split"):
+        judge(codes, dataset.replace(splits={}), name)
+    shared = replace(split, train=torch.cat([split.train, split.test[:3]]))
+    with pytest.raises(UserError, match="3 rows in more than one part"):
+        judge(codes, dataset.replace(splits={"mine": (shared,)}), name)
+    y = dataset.y.clone()
+    y[split.test[0]] = -1
+    with pytest.raises(UserError, match=f"first is row {int(split.test[0])}"):
+        judge(codes, dataset.replace(y=y), name)
+
+
+def test_a_protocol_of_ones_own_takes_one_call(monkeypatch):
+    monkeypatch.setattr("graphssl.probes.base.PROTOCOLS", PROTOCOLS.copy())
+    own = Protocol(
+        "always", 1, "node", "accuracy", True, "Says 12.", lambda codes, dataset, seed: Outcome(12.0, notes=("a",))
+    )
+    codes, dataset = example("node-linear")
+    assert register(own) is own
+    assert register(own) is own
+    assert "always" in list_protocols("al*")
+    assert judge(codes, dataset, "always", notes=["b"]).notes == ("a", "b")
+    with pytest.raises(UserError, match="already"):
+        register(replace(own, version=2))
+    with pytest.raises(UserError, match="did you mean 'node-linear'"):
+        judge(codes, dataset, "node-liner")
+
+
+def test_the_list():
+    assert list_protocols() == ["graph-ridge", "graph-svm", "link-dot", "node-knn", "node-linear"]
+    assert list_protocols("node-*") == ["node-knn", "node-linear"]
+    for name in list_protocols():
+        assert PROTOCOLS[name].name == name
+        assert len(PROTOCOLS[name].about) > 100

@@ -1,0 +1,57 @@
+"""Losses against slow loops, closed forms and symmetry."""
+
+import math
+
+import pytest
+import torch
+
+from graphssl.losses import bootstrap, info_nce, scaled_cosine
+
+
+def test_scaled_cosine_closed_forms():
+    a = torch.randn(5, 4)
+    assert scaled_cosine(a, 3 * a) == pytest.approx(0, abs=1e-6)
+    assert scaled_cosine(a, -a, alpha=2) == pytest.approx(4, rel=1e-6)
+    assert scaled_cosine(torch.tensor([[1.0, 0]]), torch.tensor([[0, 2.0]]), alpha=3) == pytest.approx(1)
+    assert scaled_cosine(torch.randn(3, 4), torch.zeros(3, 4)) == pytest.approx(1)  # a target without words
+
+
+def test_scaled_cosine_equals_a_loop():
+    a, b = torch.randn(6, 5), torch.randn(6, 5)
+    total = 0.0
+    for x, y in zip(a.tolist(), b.tolist(), strict=True):
+        dot = sum(p * q for p, q in zip(x, y, strict=True))
+        norms = math.sqrt(sum(p * p for p in x)) * math.sqrt(sum(q * q for q in y))
+        total += (1 - dot / norms) ** 3
+    assert scaled_cosine(a, b) == pytest.approx(total / 6, rel=1e-5)
+
+
+def test_info_nce_equals_the_paper_as_loops():
+    a, b, tau = torch.randn(5, 3), torch.randn(5, 3), 0.4
+
+    def sim(x, y):
+        return float(torch.dot(x, y) / (x.norm() * y.norm())) / tau
+
+    total = 0.0
+    for i in range(5):
+        others = sum(math.exp(sim(a[i], b[j])) for j in range(5))
+        others += sum(math.exp(sim(a[i], a[j])) for j in range(5) if j != i)
+        total -= math.log(math.exp(sim(a[i], b[i])) / others)
+    assert info_nce(a, b, tau) == pytest.approx(total / 5, rel=1e-5)
+
+
+def test_info_nce_does_not_depend_on_length_or_order_of_rows():
+    a, b = torch.randn(7, 3), torch.randn(7, 3)
+    order = torch.randperm(7)
+    torch.testing.assert_close(info_nce(a[order], b[order], 0.5), info_nce(a, b, 0.5))
+    torch.testing.assert_close(info_nce(5 * a, b / 3, 0.5), info_nce(a, b, 0.5))
+
+
+def test_bootstrap_closed_forms_and_stop_gradient():
+    a = torch.randn(4, 3, requires_grad=True)
+    target = torch.randn(4, 3, requires_grad=True)
+    assert bootstrap(a, a).item() == pytest.approx(0, abs=1e-6)
+    assert bootstrap(a, -a).item() == pytest.approx(4, rel=1e-5)
+    bootstrap(a, target).backward()
+    assert target.grad is None
+    assert a.grad.any()
