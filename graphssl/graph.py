@@ -92,7 +92,8 @@ class Graph:
         """Several Graphs laid end to end; what only some of them have (``pos``, ``edge_attr``) is left out."""
         if len(graphs) == 1:
             return graphs[0]
-        offset, edges, batch, count, sizes = 0, [], [], 0, []
+        offset, edges, batch, count = 0, [], [], 0
+        sizes: list[int] = []
         for graph in graphs:
             edges.append(graph.edge_index + offset)
             batch.append(graph.batch + count)

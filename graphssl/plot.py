@@ -36,7 +36,7 @@ def plot_codes(
     axes = figure.subplots()
     labels = None if y is None or y.ndim > 1 else y.numpy()[rows]
     if labels is None or np.issubdtype(labels.dtype, np.floating):
-        drawn = axes.scatter(*points.T, s=8, c=labels, cmap="viridis", linewidths=0)
+        drawn = axes.scatter(*points.T, s=8, c=labels, linewidths=0)
         if labels is not None:
             figure.colorbar(drawn, ax=axes, label="label")
     else:

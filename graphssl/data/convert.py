@@ -166,8 +166,8 @@ def _graph_labels(data: Any, y_name: str | None) -> list | None:
 
 def _labels_whole(item: Any) -> bool:
     """Whether the label of a lone item is of the graph, not of its nodes."""
-    y = getattr(item, "y", None)
-    return y is not None and (getattr(y, "ndim", 0) == 0 or len(y) != item.num_nodes)
+    x, y = getattr(item, "x", None), getattr(item, "y", None)
+    return x is not None and y is not None and (getattr(y, "ndim", 0) == 0 or len(y) != len(x))
 
 
 def _unpair(item: Any) -> tuple[Any, Any]:
@@ -236,7 +236,7 @@ def _kind(item: Any) -> str | None:
             raise UserError(
                 "heterogeneous data is not supported yet; make it one kind of node with data.to_homogeneous()"
             )
-        return "torch_geometric" if hasattr(item, "edge_index") and hasattr(item, "num_nodes") else None
+        return "torch_geometric" if hasattr(item, "edge_index") and hasattr(item, "to_dict") else None
     return foreign.library_of(item)
 
 

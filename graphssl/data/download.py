@@ -78,7 +78,6 @@ def tu(name: str, folder: Path) -> Dataset:
         largest = max(int(torch.bincount(item.edge_index[1], minlength=1).max()) for item in items)
         for item in items:
             item.x = degree_features(item.edge_index, item.num_nodes, min(largest, MAX_DEGREE))
-            del item.num_nodes
     return to_dataset(items, name=name).replace(raw=None, from_degrees=degrees)
 
 
@@ -106,7 +105,9 @@ def trusted() -> AbstractContextManager[Any]:
     from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
     from torch_geometric.data.storage import GlobalStorage
 
-    return torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage])
+    known = torch.serialization.get_safe_globals()  # leaving forgets what was added here, so add no class of others
+    missing = [kind for kind in (Data, DataEdgeAttr, DataTensorAttr, GlobalStorage) if kind not in known]
+    return torch.serialization.safe_globals(missing)
 
 
 def _nodes(name: str, data: Any) -> Dataset:

@@ -138,7 +138,7 @@ def _graphs(name: str, arrays: dict[str, np.ndarray], meta: dict) -> Dataset:
 
 
 def _graph_splits(arrays: dict, y: Tensor | None, B: int) -> dict[str, tuple[Split, ...]]:
-    """The file's splits: "scaffold", "fold" (DGCNN's ten, nothing set aside for choosing), "errica"; else random ones."""
+    """The file's splits: "scaffold", "fold" (DGCNN's ten, nothing set aside for choosing), "errica"; else random."""
     splits: dict[str, tuple[Split, ...]] = {}
     if "train_idx" in arrays:
         splits["scaffold"] = (Split(*(_index(arrays[f"{part}_idx"]) for part in ("train", "val", "test"))),)

@@ -32,7 +32,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     key = _normal(name)
     if key.endswith(LINK):
         return load_dataset(key.removesuffix(LINK), root).link()
-    places = _places(root)
+    places = search_path(root)
     path = next((found[key] for place in places if key in (found := _files(place))), None)
     if path is not None:
         return read_npz(path, key)
@@ -49,13 +49,19 @@ def list_datasets(pattern: str = "*", root: str | Path | None = None) -> list[st
     """
     nodes: set[str] = set()
     others: set[str] = set()
-    for place in _places(root):
+    for place in search_path(root):
         for name, path in _files(place).items():
             (others if path.parent.name in ("graph", "molecule") or _is_graph_set(path) else nodes).add(name)
     for name, source in download.SOURCES.items():
         (nodes if source in download.NODE_SOURCES else others).add(name)
     names = sorted(nodes | others | {name + LINK for name in nodes})
     return fnmatch.filter(names, _normal(pattern))
+
+
+def search_path(root: str | Path | None = None) -> list[Path]:
+    """The folders where ``load_dataset`` looks before it downloads, in order; not all need exist."""
+    given = [root, os.environ.get("GRAPHSSL_DATA") or None, CACHE, SHIPPED]
+    return [Path(place).expanduser() for place in given if place is not None]
 
 
 def _downloaded(key: str, source: Callable[[str, Path], Dataset], places: list[Path]) -> Dataset:
@@ -79,11 +85,6 @@ def _downloaded(key: str, source: Callable[[str, Path], Dataset], places: list[P
 
 def _normal(name: str) -> str:
     return name.strip().lower().replace("_", "-")
-
-
-def _places(root: str | Path | None) -> list[Path]:
-    given = [root, os.environ.get("GRAPHSSL_DATA") or None, CACHE, SHIPPED]
-    return [Path(place).expanduser() for place in given if place is not None]
 
 
 def _files(place: Path) -> dict[str, Path]:

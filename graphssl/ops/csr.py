@@ -54,7 +54,8 @@ class CSR:
             return self.matmul(value.float(), x.float()).to(x.dtype)
         if self.nnz == 0 or x.numel() == 0:
             return x.new_zeros(self.shape[0], x.size(1))
-        return self._tensor(value.to(x.dtype)) @ x
+        with torch.autocast(x.device.type, enabled=False):
+            return self._tensor(value.to(x.dtype)) @ x
 
     def sampled(self, a: Tensor, b: Tensor) -> Tensor:
         """Inner product of row ``a[r]`` and row ``b[c]`` at each entry (r, c), [E]; the pair a [R, D], b [C, D]."""
@@ -63,7 +64,7 @@ class CSR:
         crowded = self.nnz > self.shape[0] * self.shape[1]  # more entries than places: sampled_addmm refuses
         if a.device.type == "cpu" and a.dtype in (torch.float32, torch.float64) and not crowded:
             zeros = self._tensor(torch.zeros(self.nnz, dtype=a.dtype))
-            return torch.sparse.sampled_addmm(zeros, a.contiguous(), b.t(), beta=0.0).values()
+            return torch.sparse.sampled_addmm(zeros, a.contiguous(), b.to(a.dtype).t(), beta=0.0).values()
         return (a[self.row] * b[self.col]).sum(-1)
 
     def _tensor(self, value: Tensor) -> Tensor:

@@ -1,0 +1,46 @@
+# make demo, make test and make check do all their own set-up in .venv; a second run reuses it.
+PYTHON ?= python3
+TORCH := torch==2.13.0
+BIN := .venv/bin
+DEMO := demo
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-warn-script-location
+
+.PHONY: demo test test-slow check format clean
+
+demo: .venv/ready
+	@echo "1. Pretrain on a small shipped citation graph, without labels"
+	$(BIN)/graphssl pretrain citations-mini --out $(DEMO)/run --overwrite
+	@echo; echo "2. Judge the frozen codes, with controls beside them"
+	$(BIN)/graphssl evaluate $(DEMO)/run
+	@echo; echo "3. Draw them"
+	$(BIN)/graphssl plot $(DEMO)/run --to $(DEMO)/codes.png --overwrite
+
+test: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-slow: .venv/ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: .venv/ready .venv/checked
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+
+format: .venv/ready .venv/checked
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/ready: pyproject.toml Makefile
+	test -d .venv || $(PYTHON) -m venv .venv
+	@echo "installing torch (CPU), graphssl and test tools into .venv; this is done once and takes minutes"
+	$(PIP) "$(TORCH)"
+	$(PIP) "$(TORCH)" -e ".[test]"
+	touch $@
+
+.venv/checked: .venv/ready
+	$(PIP) "$(TORCH)" -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf .venv $(DEMO) build *.egg-info .pytest_cache .ruff_cache .mypy_cache

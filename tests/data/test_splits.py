@@ -1,0 +1,164 @@
+"""Splits: nothing held out is left in training, absent pairs are absent, the same seed gives the same split."""
+
+import numpy as np
+import pytest
+import torch
+
+from graphssl.data import load_dataset, random_splits, to_dataset
+from graphssl.data.splits import link_split, with_validation
+from graphssl.errors import UserError
+from graphssl.graph import Graph
+
+
+def undirected(nodes=60, edges=200, seed=0, **extra):
+    pairs = torch.randint(nodes, (2, edges), generator=torch.Generator().manual_seed(seed))
+    return Graph.build(torch.ones(nodes, 1), torch.cat([pairs, pairs.flip(0)], dim=1), **extra)
+
+
+def directed(nodes=60, edges=300, seed=0):
+    return Graph.build(
+        torch.ones(nodes, 1), torch.randint(nodes, (2, edges), generator=torch.Generator().manual_seed(seed))
+    )
+
+
+def listed(pairs):
+    return list(zip(*pairs.tolist(), strict=True))
+
+
+def either(pairs):
+    return {frozenset(pair) for pair in listed(pairs)}
+
+
+GRAPHS = {
+    "undirected": undirected(),  # with self-loops and duplicate edges
+    "directed": directed(),
+    "dense": undirected(nodes=24, edges=500, seed=1),
+    "citations-mini": load_dataset("citations-mini").graph,
+}
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_link_split_holds_out(kind, seed):
+    graph = GRAPHS[kind]
+    training, split = link_split(graph, seed)
+    kept, full = either(training.edge_index), either(graph.edge_index)
+    loops = [pair for pair in listed(graph.edge_index) if pair[0] == pair[1]]
+    parts = [split.train, split.val, split.test]
+    for part in parts:
+        assert len(set(listed(part))) == part.size(1) > 0
+        assert either(part) <= full
+        assert all(u != v for u, v in listed(part))
+    assert not (either(split.val) | either(split.test)) & kept  # in neither direction
+    assert not either(split.val) & either(split.test)
+    assert either(split.train) | {frozenset([u]) for u, _ in loops} == kept
+    assert kept | either(split.val) | either(split.test) == full
+    assert [pair for pair in listed(training.edge_index) if pair[0] == pair[1]] == loops
+    assert all(set(listed(part)) <= set(listed(graph.edge_index)) for part in parts)
+    if kind != "directed":
+        couples = len({pair for pair in full if len(pair) == 2})
+        assert split.val.size(1) == int(0.05 * couples)
+        assert split.test.size(1) == int(0.10 * couples)
+        assert all(u < v for part in parts for u, v in listed(part))
+
+
+@pytest.mark.parametrize("kind", GRAPHS)
+def test_absent_pairs_are_absent(kind):
+    graph = GRAPHS[kind]
+    _, split = link_split(graph)
+    assert split.val_absent.shape == split.val.shape
+    assert split.test_absent.shape == split.test.shape
+    absent = torch.cat([split.val_absent, split.test_absent], dim=1)
+    assert len(either(absent)) == absent.size(1)  # no duplicates, and none shared by the two
+    assert all(len(pair) == 2 for pair in either(absent))
+    assert not either(absent) & either(graph.edge_index)
+    assert 0 <= int(absent.min()) <= int(absent.max()) < graph.num_nodes
+
+
+def test_link_split_is_the_seeds_alone():
+    graph = GRAPHS["undirected"]
+    torch.manual_seed(0)
+    np.random.seed(0)
+    first = link_split(graph, 3)
+    torch.manual_seed(1)
+    np.random.seed(1)
+    state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    again, other = link_split(graph, 3), link_split(graph, 4)
+    assert torch.equal(state, torch.get_rng_state())
+    assert np.array_equal(numpy_state, np.random.get_state()[1])
+    assert torch.equal(first[0].edge_index, again[0].edge_index)
+    for key, value in vars(first[1]).items():
+        assert torch.equal(value, getattr(again[1], key))
+    assert not torch.equal(first[1].test, other[1].test)
+
+
+def test_attributes_of_edges_travel_along():
+    graph = undirected()
+    number = torch.arange(graph.num_edges)
+    graph = graph.replace(edge_attr=number[:, None].float(), edge_weight=number.float())
+    training, _ = link_split(graph)
+    kept = training.edge_weight.long()
+    assert torch.equal(graph.edge_index[:, kept], training.edge_index)
+    assert torch.equal(training.edge_attr[:, 0], training.edge_weight)
+
+
+def test_link_sets_have_no_labels():
+    dataset = load_dataset("citations-mini")
+    link = dataset.link(seed=2)
+    assert (link.name, link.task, link.y, link.raw, link.level) == ("citations-mini/link", "link", None, None, "node")
+    assert list(link.splits) == ["link"]
+    assert link.graph.num_edges == dataset.graph.num_edges - 2 * (72 + 144)
+    assert dataset.graph.num_edges == 2880
+    with pytest.raises(UserError, match="only a set of one graph"):
+        link.link()
+
+
+def test_too_few_edges():
+    for edges in ([[0, 1], [1, 0]], [[], []], [[0], [0]]):
+        graph = Graph.build(torch.ones(3, 1), torch.tensor(edges, dtype=torch.long))
+        with pytest.raises(UserError, match="too few"):
+            link_split(graph)
+    full = torch.ones(12, 12).nonzero().t()
+    with pytest.raises(UserError, match="only 0 pairs"):
+        link_split(Graph.build(torch.ones(12, 1), full))
+    with pytest.raises(UserError, match="one graph"):
+        link_split(Graph.stack([undirected(), undirected()]))
+
+
+def test_random_splits_are_stratified():
+    y = torch.tensor([0] * 100 + [1] * 50 + [2] * 7 + [-1] * 20)
+    splits = random_splits(y, repeats=3, seed=5)
+    for split in splits:
+        rows = torch.cat([split.train, split.val, split.test])
+        assert rows.sort().values.tolist() == list(range(157))
+        assert torch.bincount(y[split.train]).tolist() == [10, 5, 1]
+        assert torch.bincount(y[split.val]).tolist() == [10, 5, 1]
+    assert not torch.equal(splits[0].train, splits[1].train)
+    assert all(torch.equal(a.train, b.train) for a, b in zip(splits, random_splits(y, 3, seed=5), strict=True))
+    assert torch.equal(splits[0].train, random_splits(y, 1, seed=5)[0].train)
+    assert not torch.equal(splits[0].train, random_splits(y, 1, seed=6)[0].train)
+
+
+def test_random_splits_of_numbers_and_counts():
+    (split,) = random_splits(50, 1, train=0.8)
+    assert (len(split.train), len(split.val), len(split.test)) == (40, 5, 5)
+    y = torch.rand(50)
+    y[:10] = float("nan")
+    (split,) = random_splits(y, 1, train=0.5, val=0.25)
+    assert (len(split.train), len(split.val), len(split.test)) == (20, 10, 10)
+    assert int(split.train.min()) >= 10
+    (lonely,) = random_splits(torch.tensor([0, 1, 1]), 1)
+    assert (lonely.train.tolist()[0], len(lonely.train), len(lonely.test)) == (0, 2, 1)
+
+
+def test_validation_out_of_the_rest():
+    split = with_validation(np.arange(10), np.arange(20, 30), np.arange(40), count=15)
+    assert len(split.val) == 15
+    assert not set(split.val.tolist()) & {*range(10), *range(20, 30)}
+    assert torch.equal(split.val, with_validation(np.arange(10), np.arange(20, 30), np.arange(40), count=15).val)
+    assert len(with_validation(np.arange(10), np.arange(20, 30), np.arange(40)).val) == 20
+
+
+def test_link_of_own_data():
+    graph = GRAPHS["directed"]
+    assert to_dataset(graph, name="mine").link().name == "mine/link"

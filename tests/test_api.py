@@ -1,0 +1,320 @@
+"""The public contract in Python: what comes in, what comes back, what is refused."""
+
+import copy
+
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+import torch_geometric.nn as pyg
+from conftest import KINDS
+from torch import nn
+from torch_geometric.data import Data
+
+import graphssl
+from graphssl.masks import Uniform
+from graphssl.methods import GraphMAE
+from graphssl.ops import dense
+
+SMALL = {"width": 16, "heads": 2, "epochs": 4, "progress": False}
+
+
+def cited(n: int = 60, seed: int = 0) -> Data:
+    """A small labelled graph whose classes show in features and edges, with masks."""
+    g = torch.Generator().manual_seed(seed)
+    y = torch.arange(n) % 3
+    x = torch.randn(n, 8, generator=g) + 2 * nn.functional.one_hot(y, 8)
+    pairs = torch.randint(n, (2, 6 * n), generator=g)
+    pairs = pairs[:, (y[pairs[0]] == y[pairs[1]]) | (torch.rand(pairs.size(1), generator=g) < 0.1)]
+    part = torch.rand(n, generator=g)
+    masks = {"train_mask": part < 0.4, "val_mask": (part >= 0.4) & (part < 0.6), "test_mask": part >= 0.6}
+    return Data(x=x, edge_index=torch.cat([pairs, pairs.flip(0)], 1), y=y, **masks)
+
+
+def molecules(count: int = 30) -> list[Data]:
+    g = torch.Generator().manual_seed(1)
+    out = []
+    for i in range(count):
+        n = 4 + i % 5
+        edges = torch.randint(n, (2, 2 * n), generator=g)
+        x = torch.rand(n, 5, generator=g) + (i % 2)
+        out.append(Data(x=x, edge_index=torch.cat([edges, edges.flip(0)], 1), y=torch.tensor([i % 2])))
+    return out
+
+
+@pytest.fixture(scope="module")
+def run():
+    return graphssl.pretrain(cited(), **SMALL)
+
+
+def test_what_comes_back(run):
+    assert isinstance(run.encoder, nn.Module)
+    codes = run.embed()
+    assert codes.shape == (60, 16)
+    assert codes.device.type == "cpu"
+    assert not codes.requires_grad
+    assert run.embed(level="graph").shape == (1, 16)
+    assert len(run.history["loss"]) == 4
+    assert run.history["epoch"] == [1, 2, 3, 4]
+    assert "graphmae" in repr(run)
+
+
+@pytest.mark.parametrize("method", graphssl.list_methods())
+def test_every_method_pretrains_both_kinds_of_set(method):
+    settings = {"width": 16, "epochs": 2, "progress": False}
+    node = graphssl.pretrain(cited(), method, **settings)
+    assert node.embed().isfinite().all()
+    graphs = graphssl.pretrain(molecules(), method, batch_size=8, **settings)
+    assert graphs.embed().shape == (30, 16)
+    assert graphs.embed(level="node").size(0) == sum(d.num_nodes for d in molecules())
+
+
+@pytest.mark.parametrize("encoder", graphssl.list_encoders())
+def test_every_encoder_takes_the_recipes_place(encoder):
+    run = graphssl.pretrain(cited(), encoder=encoder, **SMALL)
+    assert run.embed().shape == (60, 16)
+
+
+def test_report_has_controls(run):
+    report = run.evaluate(protocol="node-linear")
+    assert [row.name for row in report.rows] == ["graphmae", "untrained encoder", "raw features"]
+    assert 0 <= report.score <= 100
+    assert report.higher_is_better
+    assert {row.protocol for row in run.evaluate().rows} == {"node-linear", "node-knn"}
+    graphs = graphssl.pretrain(molecules(), width=16, epochs=1, progress=False)
+    assert graphs.evaluate().rows[0].protocol == "graph-svm"
+
+
+def test_same_seed_same_bits_whatever_was_drawn_or_looked_at():
+    one = graphssl.pretrain(cited(), **SMALL)
+    torch.manual_seed(123)
+    np.random.seed(5)  # noqa: NPY002
+    torch.rand(100)
+    one.evaluate()
+    state = torch.get_rng_state()
+    two = graphssl.pretrain(cited(), **SMALL)
+    assert torch.equal(state, torch.get_rng_state())
+    for a, b in zip(one.method.state_dict().values(), two.method.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    other = graphssl.pretrain(cited(), seed=1, **SMALL)
+    assert not torch.equal(one.embed(), other.embed())
+
+
+def test_embedding_does_not_change_the_run(run):
+    before = copy.deepcopy(run.method.state_dict())
+    run.embed()
+    run.evaluate()
+    run.finetune(epochs=2)
+    assert all(torch.equal(before[k], v) for k, v in run.method.state_dict().items())
+
+
+def test_no_epochs_is_the_untrained_control(run):
+    nothing = graphssl.pretrain(cited(), **{**SMALL, "epochs": 0})
+    assert nothing.history == {}
+    codes = run._codes(run.untrained(), run.data())
+    assert torch.equal(codes, nothing.embed())
+    assert [row.name for row in nothing.evaluate(protocol="node-knn").rows] == ["graphmae", "raw features"]
+
+
+def test_labels_reach_nothing_before_the_probe():
+    plain, poisoned = cited(), cited()
+    poisoned.y = torch.randperm(60, generator=torch.Generator().manual_seed(3)) % 3
+    assert torch.equal(graphssl.pretrain(plain, **SMALL).embed(), graphssl.pretrain(poisoned, **SMALL).embed())
+
+
+def test_save_and_load_give_the_same_codes(run, tmp_path):
+    run.save(tmp_path / "run")
+    again = graphssl.load(tmp_path / "run")
+    assert torch.equal(again.embed(cited()), run.embed())
+    assert again.history == run.history
+    with pytest.raises(graphssl.UserError, match="data of your own"):
+        again.embed()
+    with pytest.raises(graphssl.UserError, match="overwrite"):
+        run.save(tmp_path / "run")
+    run.save(tmp_path / "run", overwrite=True)
+    assert {p.name for p in (tmp_path / "run").iterdir()} == {"config.json", "metrics.jsonl", "model.safetensors"}
+
+
+def test_a_named_set_is_found_again_after_load(tmp_path):
+    graphssl.pretrain("citations-mini", out=tmp_path / "run", width=8, heads=2, epochs=1, progress=False)
+    assert graphssl.load(tmp_path / "run").embed().size(1) == 8
+
+
+def test_a_method_object_and_its_way_back(tmp_path):
+    def make():
+        encoder = graphssl.Encoder(graphssl.backbones.backbone("gcn", 8, [16]))
+        return GraphMAE(encoder, graphssl.backbones.backbone("gcn", 16, [8], bare_end=True), Uniform(0.5))
+
+    run = graphssl.pretrain(cited(), make(), epochs=3, lr=1e-2, out=tmp_path / "run", progress=False)
+    assert [row.name for row in run.evaluate(protocol="node-knn").rows] == ["GraphMAE", "raw features"]
+    with pytest.raises(graphssl.UserError, match="method="):
+        graphssl.load(tmp_path / "run")
+    again = graphssl.load(tmp_path / "run", method=make())
+    assert torch.equal(again.embed(cited()), run.embed())
+
+
+class Theirs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = pyg.GCNConv(8, 12)
+
+    def forward(self, x, edge_index):
+        return self.conv(x, edge_index)
+
+
+def test_an_encoder_of_the_users_own(tmp_path):
+    module = Theirs()
+    before = copy.deepcopy(module.state_dict())
+    run = graphssl.pretrain(cited(), encoder=module, out=tmp_path / "run", **SMALL)
+    assert run.embed().shape == (60, 12)
+    assert all(torch.equal(before[k], v) for k, v in module.state_dict().items())  # theirs is not trained in place
+    untrained = run._codes(run.untrained(), run.data())
+    assert not torch.equal(untrained, run.embed())
+    with pytest.raises(graphssl.UserError, match="encoder="):
+        graphssl.load(tmp_path / "run")
+    assert torch.equal(graphssl.load(tmp_path / "run", encoder=Theirs()).embed(cited()), run.embed())
+
+
+def test_going_on_from_a_run(run):
+    more = graphssl.pretrain(cited(seed=4), run, epochs=1, progress=False)
+    assert more.config["settings"]["width"] == 16
+    nothing = graphssl.pretrain(cited(), run, epochs=0, progress=False)
+    assert torch.equal(nothing.embed(), run.embed())
+    with pytest.raises(graphssl.UserError, match="do not fit"):
+        graphssl.pretrain(molecules(), run, epochs=1, progress=False)
+
+
+def test_bf16_runs_and_differs(run):
+    half = graphssl.pretrain(cited(), precision="bf16-mixed", **SMALL)
+    assert half.embed().isfinite().all()
+    assert not torch.equal(half.embed(), run.embed())
+
+
+def test_finetuning_learns_the_labels_and_leaves_the_run(run, tmp_path):
+    tuned = run.finetune(epochs=30)
+    test = cited().test_mask
+    right = (tuned.predict().argmax(1) == cited().y)[test].float().mean()
+    assert right > 0.8
+    assert tuned.history["loss"][-1] < tuned.history["loss"][0]
+    tuned.save(tmp_path / "tuned")
+    again = graphssl.load(tmp_path / "tuned")
+    assert torch.equal(again.predict(cited()), tuned.predict())
+    with pytest.raises(graphssl.UserError, match="no head"):
+        run.predict()
+
+
+def test_finetuning_a_graph_set():
+    run = graphssl.pretrain(molecules(), width=16, epochs=1, progress=False)
+    data = run.data()
+    halves = graphssl.data.random_splits(data.y, repeats=1, seed=0, train=0.5, val=0.2)
+    tuned = run.finetune(data.replace(splits={"halves": tuple(halves)}), epochs=15, batch_size=8)
+    assert tuned.predict(data).shape == (30, 2)
+
+
+def test_evaluate_takes_any_codes(run):
+    codes = run.embed()
+    for given in (codes, codes.numpy(), codes.tolist()):
+        report = graphssl.evaluate(given, cited(), "node-linear")
+        assert report.rows[0].name == "given codes"
+    expected = run.evaluate(protocol="node-linear").score
+    assert graphssl.evaluate(codes, cited(), "node-linear", seed=0).score == expected
+    assert graphssl.evaluate(run, cited(), "node-linear").score == expected
+    assert graphssl.evaluate(Theirs(), cited(), "node-knn").rows[0].name == "given encoder"
+    with pytest.raises(graphssl.UserError, match="59"):
+        graphssl.evaluate(codes[:59], cited(), "node-linear")
+    with pytest.raises(graphssl.UserError, match="node-linear"):
+        graphssl.evaluate(codes, cited(), "node-liner")
+    with pytest.raises(graphssl.UserError, match="nothing to judge"):
+        graphssl.evaluate(codes, Data(x=cited().x, edge_index=cited().edge_index))
+
+
+def test_codes_from_elsewhere_on_a_link_set_say_so():
+    data = graphssl.load_dataset("citations-mini")
+    link = data.link()
+    whole = graphssl.pretrain(data, width=8, heads=2, epochs=1, progress=False)
+    held = graphssl.pretrain(link, width=8, heads=2, epochs=1, progress=False)
+    assert any("exposure" in note for note in whole.evaluate(link).rows[0].notes)
+    assert not any("exposure" in note for note in held.evaluate().rows[0].notes)
+
+
+def test_a_picture(run, tmp_path):
+    path = run.plot(tmp_path / "deep" / "codes.png")
+    assert path.read_bytes()[:4] == b"\x89PNG"
+    with pytest.raises(graphssl.UserError, match="exists"):
+        run.plot(path)
+    with pytest.raises(graphssl.UserError, match=r"\.png"):
+        run.plot(tmp_path / "codes.gif")
+    graphssl.pretrain(KINDS["one-node"](), **SMALL).plot(tmp_path / "one.svg")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("method", ["graphmae", "bgrl"])
+def test_odd_but_legal_graphs_pretrain_and_embed(method, kind):
+    graph = KINDS[kind]()
+    if graph.num_graphs > 1:
+        pytest.skip("a batch is no input of a user's")
+    run = graphssl.pretrain(graph, method, width=8, epochs=2, progress=False)
+    assert run.embed().isfinite().all()
+
+
+def test_scipy_features_stay_sparse_through_pretraining():
+    x, edges = dense(KINDS["words"]().x), KINDS["words"]().edge_index
+    adjacency = sp.csr_matrix((np.ones(edges.size(1)), edges.numpy()), shape=(len(x), len(x)))
+    run = graphssl.pretrain((sp.csr_matrix(x.numpy()), adjacency), width=8, heads=2, epochs=1, progress=False)
+    assert run.config["spec"]["sparse"]
+
+
+WRONG = {
+    "method": (dict(method="graphmea"), "did you mean 'graphmae'"),
+    "setting": (dict(widht=8), "did you mean 'width'"),
+    "type": (dict(lr="fast"), "expects float"),
+    "nan": (dict(lr=float("nan")), "finite"),
+    "heads": (dict(width=10, heads=4), "multiple"),
+    "mask": (dict(mask=1.5), "ratio"),
+    "epochs": (dict(epochs=-1), "0 (untrained) or more"),
+    "batch": (dict(batch_size=4), "leave it out"),
+    "seed": (dict(seed=-3), "whole number"),
+    "device": (dict(device="gpu"), "choose 'auto'"),
+    "no-gpu": (dict(device="cuda:7"), "device='cpu'"),
+    "precision": (dict(precision="8"), "bf16"),
+    "encoder": (dict(encoder="gta"), "did you mean 'gat'"),
+    "pool": (dict(pool="avg"), "known: max, mean, sum"),
+    "resume": (dict(resume=True), "give out="),
+    "object": (dict(method=42), "got int"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_wrong_use_is_one_sentence_with_a_way_out(name):
+    settings, words = WRONG[name]
+    with pytest.raises(graphssl.UserError) as caught:
+        graphssl.pretrain(cited(), **{"progress": False, **settings})
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_unknown_data_suggests_the_nearest():
+    with pytest.raises(graphssl.UserError, match="citations-mini"):
+        graphssl.pretrain("citation-mini")
+
+
+def test_memory_that_cannot_suffice_is_said_beforehand(monkeypatch):
+    monkeypatch.setattr(graphssl.api, "_free_bytes", lambda device: 10_000)
+    with pytest.raises(graphssl.OutOfMemory, match="choose a smaller width"):
+        graphssl.pretrain(cited(), **SMALL)
+
+
+def test_memory_that_runs_out_ends_in_advice(monkeypatch):
+    def full(self, graph, generator=None):
+        raise torch.OutOfMemoryError("no more")
+
+    monkeypatch.setattr(GraphMAE, "forward", full)
+    with pytest.raises(graphssl.OutOfMemory, match="smaller width or batch_size"):
+        graphssl.pretrain(cited(), **SMALL)
+
+
+def test_lists():
+    assert "graphmae" in graphssl.list_methods("*mae*")
+    assert "gat" in graphssl.list_encoders()
+    assert "node-linear" in graphssl.list_protocols()
+    assert "citations-mini" in graphssl.list_datasets()
