@@ -3,8 +3,8 @@
     python benchmarks/quality.py --sets cora citeseer --methods graphmae --seeds 5   # runs what is missing
     python benchmarks/quality.py --show                                              # the table from what is there
 
-A unit is (data set, method, seed); each writes benchmarks/results/quality/SET-METHOD-SEED.json at once, and a unit whose
-file is there is not run again. --show aggregates over seeds and writes benchmarks/results/quality.md.
+A unit is (data set, method, seed); each writes benchmarks/results/quality/SET-METHOD-SEED.json at once, and a unit
+whose file is there is not run again. --show aggregates over seeds and writes benchmarks/results/quality.md.
 """
 
 from __future__ import annotations
@@ -104,9 +104,9 @@ def main() -> None:
                     print(f"{path.name} written", flush=True)
     units = [json.loads(path.read_text()) for path in sorted((a.results / "quality").glob("*.json"))]
     text = (
-        "# Quality\n\nMade by `python benchmarks/quality.py --show` from `results/quality/*.json`. Pretrained anew for each\n"
-        "seed; ± is the unbiased standard deviation over those seeds. The score of `node-linear` is the accuracy after the\n"
-        "last epoch of the linear probe; that of the best validation epoch stands beside it.\n\n"
+        "# Quality\n\nMade by `python benchmarks/quality.py --show` from `results/quality/*.json`. Pretrained anew\n"
+        "for each seed; ± is the unbiased standard deviation over those seeds. The score of `node-linear` is the\n"
+        "accuracy after the last epoch of the linear probe; that of the best validation epoch stands beside it.\n\n"
         f"{show(units)}\n\nCommits: {', '.join(sorted({u['commit'] for u in units}))}. "
         f"Machines: {'; '.join(sorted({u['machine'] for u in units}))}.\n"
     )

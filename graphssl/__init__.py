@@ -8,6 +8,7 @@ from graphssl.backbones import list_encoders as list_encoders
 from graphssl.data import Dataset as Dataset
 from graphssl.data import list_datasets as list_datasets
 from graphssl.data import load_dataset as load_dataset
+from graphssl.data import to_dataset as to_dataset
 from graphssl.encoder import Encoder as Encoder
 from graphssl.errors import Diverged as Diverged
 from graphssl.errors import OutOfMemory as OutOfMemory

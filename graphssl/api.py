@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
 import signal
 import sys
 import threading
@@ -196,7 +195,7 @@ def _run(
                     saved = time.monotonic()
                     cost = saved - now
                 if stopped() and step < steps:
-                    raise KeyboardInterrupt(_goodbye(folder, line["epoch"], plan.epochs))
+                    raise KeyboardInterrupt(_goodbye(folder, step // batches.per_epoch, plan.epochs))
     except Diverged as error:
         kept = folder is not None and (folder / store.CHECKPOINT).exists()
         where = f"; the last good checkpoint is {folder / store.CHECKPOINT}" if kept and folder is not None else ""
@@ -274,7 +273,9 @@ def _device(name: str) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise UserError(f"device {name!r} has no sparse kernels; choose 'cpu' or 'cuda'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UserError(f"device {name!r} asked for, but torch sees {torch.cuda.device_count()} GPUs; choose device='cpu'")
+        raise UserError(
+            f"device {name!r} asked for, but torch sees {torch.cuda.device_count()} GPUs; choose device='cpu'"
+        )
     return device
 
 
@@ -289,7 +290,9 @@ def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     ]
     if differ:
         named = ", ".join({"fingerprint": "data"}.get(k, k) for k in differ)
-        raise UserError(f"cannot go on with the run in {folder}: it differs in {named}; use its settings or another out")
+        raise UserError(
+            f"cannot go on with the run in {folder}: it differs in {named}; use its settings or another out"
+        )
     moved = [k for k in before["versions"] if before["versions"][k] != now["versions"].get(k)]
     if before["device"] != now["device"]:
         moved.append("device")
@@ -304,8 +307,8 @@ def _check_memory(method: Method, largest: tuple[int, int], device: torch.device
     need = weights + method.step_bytes(*largest)
     if free is not None and need > free:
         raise OutOfMemory(
-            f"one step of {name} on {largest[0]} nodes needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
-            "choose a smaller width or batch_size, or a method whose memory does not grow with the square of the nodes"
+            f"one step of {name} on {largest[0]} nodes needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
+            "free; choose a smaller width or batch_size, or a method whose memory grows slower than nodes squared"
         )
 
 
@@ -328,16 +331,16 @@ def _memory_advice(name: str, largest: tuple[int, int]) -> Iterator[None]:
         if not short:
             raise
         raise OutOfMemory(
-            f"memory ran out in {name} on {largest[0]} nodes and {largest[1]} edges; choose a smaller width or batch_size, "
-            "precision='bf16-mixed', or a method whose memory does not grow with the square of the nodes"
+            f"memory ran out in {name} on {largest[0]} nodes and {largest[1]} edges; choose a smaller width or "
+            "batch_size, precision='bf16-mixed', or a method whose memory does not grow with the square of the nodes"
         ) from error
 
 
 def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int = 0) -> Report:
     """Judges any codes by ``protocol`` (None: every one that the data set offers), beside raw features.
 
-    ``codes`` is an array or tensor [N, D] (nodes) or [B, D] (graphs), a Pretrained, or an encoder: a graphssl Encoder or
-    a module (x, edge_index) -> codes. Raises UserError where codes and data do not fit.
+    ``codes`` is an array or tensor [N, D] (nodes) or [B, D] (graphs), a Pretrained, or an encoder: a graphssl Encoder
+    or a module (x, edge_index) -> codes. Raises UserError where codes and data do not fit.
     """
     if isinstance(codes, Pretrained):
         return codes.evaluate(dataset, protocol)
@@ -349,7 +352,8 @@ def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int
         try:
             codes = torch.from_numpy(np.asarray(codes, dtype=np.float32))
         except (TypeError, ValueError) as error:
-            raise UserError(f"codes must be an array [rows, width], a Pretrained or an encoder, got {type(codes).__name__}") from error  # fmt: skip  # noqa: E501
+            came = type(codes).__name__
+            raise UserError(f"codes must be an array [rows, width], a Pretrained or an encoder, got {came}") from error
     return judge_all({who: codes.detach().float().cpu()}, data, protocol, seed=seed, notes=notes)
 
 

@@ -23,7 +23,9 @@ class Drop:
     def __post_init__(self):
         for name, share in (("features", self.features), ("edges", self.edges)):
             if not 0 <= share < 1:
-                raise ValueError(f"cannot drop a share of {share} of the {name}; choose one from 0 up to, not including, 1")
+                raise ValueError(
+                    f"cannot drop a share of {share} of the {name}; choose one from 0 up to, not including, 1"
+                )
 
     def __call__(self, graph: Graph, generator: Generator | None = None) -> Graph:
         columns = torch.rand(graph.x.size(1), generator=generator, device=graph.device) >= self.features

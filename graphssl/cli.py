@@ -116,7 +116,8 @@ def pretrain(a: argparse.Namespace) -> None:
     out = a.out or Path("runs") / f"{stem.lower().replace('/', '-')}-{recipe.name}-seed{a.seed}"
     run = graphssl.pretrain(
         a.dataset, recipe.name, out=out, encoder=a.encoder, epochs=a.epochs, batch_size=a.batch_size, seed=a.seed,
-        device=a.device, precision=a.precision, resume=a.resume, overwrite=a.overwrite, progress=not a.quiet, **settings,
+        device=a.device, precision=a.precision, resume=a.resume, overwrite=a.overwrite, progress=not a.quiet,
+        **settings,
     )  # fmt: skip
     loss = f", loss {run.history['loss'][0]:.4f} -> {run.history['loss'][-1]:.4f}" if run.history else ""
     print(f"{recipe.name} on {run.config['spec']['name']}: {run.config['epochs']} epochs{loss}")
@@ -213,8 +214,10 @@ def doctor(a: argparse.Namespace) -> None:
         except importlib.metadata.PackageNotFoundError:
             print(f"{package:<18}missing: {use}")
             missing += [package] if use == "required" else []
-    print(f"{'GPU':<18}{torch.cuda.get_device_name() if torch.cuda.is_available() else 'none: everything runs on the CPU'}")
-    print(f"{'CPU':<18}{torch.get_num_threads()} threads, {'with' if torch.backends.mkl.is_available() else 'without'} MKL")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none: everything runs on the CPU"
+    mkl = "with" if torch.backends.mkl.is_available() else "without"
+    print(f"{'GPU':<18}{gpu}")
+    print(f"{'CPU':<18}{torch.get_num_threads()} threads, {mkl} MKL")
     for folder in search_path():
         print(f"{'data':<18}{folder}{'' if folder.is_dir() else ' (not there)'}")
     if missing:

@@ -16,7 +16,8 @@ POOLS = ("mean", "sum", "max")
 class Encoder(nn.Module):
     """A backbone and its readout: codes of nodes [N, dim] and, pooled, codes of graphs [B, dim].
 
-    ``read`` says which layers the codes are made of: "last", or "all" laid side by side. ``pool`` is "mean", "sum" or "max".
+    ``read`` says which layers the codes are made of: "last", or "all" laid side by side. ``pool`` is "mean", "sum" or
+    "max".
     """
 
     def __init__(self, backbone: Backbone, read: str = "last", pool: str = "mean"):

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake that the message names, with what was expected and the way out; the command line prints it as one line."""
+    """A mistake that the message names, with what was expected and the way out, in one sentence."""
 
 
 class Diverged(RuntimeError):

@@ -65,7 +65,10 @@ def finetune(
     head.load_state_dict(kept[1])
     method = copy.deepcopy(run.method)
     method.encoder.load_state_dict(kept[0])
-    config = {**run.config, "finetuned": {"dataset": data.name, "split": name, "epochs": epochs, "lr": lr, "seed": seed}}
+    config = {
+        **run.config,
+        "finetuned": {"dataset": data.name, "split": name, "epochs": epochs, "lr": lr, "seed": seed},
+    }
     plan = replace(run.plan, method=method.eval())
     return Pretrained(plan, run.recipe, config, dataset=data, history=lines, module=run.module, head=head.eval())
 

@@ -37,7 +37,14 @@ class Graph:
 
     @classmethod
     def build(
-        cls, x: Any, edge_index: Any, *, edge_attr: Any = None, edge_weight: Any = None, pos: Any = None, name: str = "x"
+        cls,
+        x: Any,
+        edge_index: Any,
+        *,
+        edge_attr: Any = None,
+        edge_weight: Any = None,
+        pos: Any = None,
+        name: str = "x",
     ) -> Graph:
         """One graph from arrays, after the checks of the door.
 
@@ -156,7 +163,7 @@ class Graph:
         return self.replace(edge_index=self.edge_index[:, keep], **along)
 
     def keep_nodes(self, keep: Tensor) -> Graph:
-        """The subgraph induced by the nodes where ``keep`` [N] is true, renumbered in order; graphs may become empty."""
+        """The subgraph induced by the nodes where ``keep`` [N] is true, renumbered in order."""
         source, target = self.edge_index
         place = keep.cumsum(0) - 1
         inside = self.keep_edges(keep[source] & keep[target])
@@ -165,7 +172,7 @@ class Graph:
         seeds = None if self.seeds is None else place[self.seeds[keep[self.seeds]]]
         batch = self.batch[where]
         return inside.replace(
-            x=self.x[where] if isinstance(self.x, (Tensor, Rows)) else self.x.to_dense()[where],
+            x=self.x[where],
             edge_index=place[inside.edge_index], batch=batch, rows=rows, seeds=seeds,
             pos=None if self.pos is None else self.pos[where],
             sizes=tuple(torch.bincount(batch, minlength=self.num_graphs).tolist()),
@@ -205,8 +212,8 @@ def _content(x: Any, name: str) -> Tensor | Rows:
         if isinstance(x, Rows):
             where = [int(x.csr.row[where[0]]), int(x.csr.col[where[0]])]
         raise UserError(
-            f"{name} has {int(bad.sum())} values that are NaN, infinite or beyond float32, the first in row {where[0]}, "
-            f"column {where[1]}; replace them (torch.nan_to_num) or drop those nodes"
+            f"{name} has {int(bad.sum())} values that are NaN, infinite or beyond float32, the first in row "
+            f"{where[0]}, column {where[1]}; replace them (torch.nan_to_num) or drop those nodes"
         )
     return x
 

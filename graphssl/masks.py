@@ -1,4 +1,7 @@
-"""Which nodes to hide. A masker maps (graph, generator) to Bool [N]; True is hidden. What happens to them is the method's line."""
+"""Which nodes to hide: a masker maps (graph, generator) to Bool [N]; True is hidden.
+
+What happens to them is the method's line.
+"""
 
 from __future__ import annotations
 

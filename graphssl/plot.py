@@ -31,18 +31,19 @@ def plot_codes(
     if path.exists() and not overwrite:
         raise UserError(f"{path} exists already; choose another name, or say overwrite")
     rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), MOST)).round().astype(int))
-    points = two_dimensional(codes.numpy()[rows])
+    across, up = two_dimensional(codes.numpy()[rows]).T
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.subplots()
-    labels = None if y is None or y.ndim > 1 else y.numpy()[rows]
+    labels = None if y is None or y.numel() != len(codes) else y.flatten().numpy()[rows]
     if labels is None or np.issubdtype(labels.dtype, np.floating):
-        drawn = axes.scatter(*points.T, s=8, c=labels, linewidths=0)
+        drawn = axes.scatter(across, up, s=8, c=labels, linewidths=0)
         if labels is not None:
             figure.colorbar(drawn, ax=axes, label="label")
     else:
         for value in np.unique(labels):
-            name = classes[value] if value < len(classes) else f"class {value}"
-            axes.scatter(*points[labels == value].T, s=8, color=f"C{value % 10}", label=name, linewidths=0)
+            same = labels == value
+            name = "no label" if value < 0 else classes[value] if value < len(classes) else f"class {value}"
+            axes.scatter(across[same], up[same], s=8, color=f"C{value % 10}", label=name, linewidths=0)
         axes.legend(markerscale=2, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(title=title, xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,7 @@ from graphssl.recipes.custom import custom
 from graphssl.report import Report, Row
 from graphssl.train import seeded
 
+
 def dataset_of(data: Any) -> Dataset:
     """A name as a data set loaded, anything else through the door."""
     if isinstance(data, str) and not data.endswith(".npz") and not os.path.isdir(data):
@@ -101,26 +102,34 @@ class Pretrained:
 
     def __repr__(self) -> str:
         done = f"{self.config['epochs']} epochs, seed {self.config['seed']}"
-        return f"Pretrained({self.config['method']} on {self.config['spec']['name']}, {done}, codes of width {self.encoder.dim})"
+        what = f"{self.config['method']} on {self.config['spec']['name']}"
+        return f"Pretrained({what}, {done}, codes of width {self.encoder.dim})"
 
     @property
     def device(self) -> torch.device:
         return next(self.encoder.parameters()).device
 
     def data(self, dataset: Any = None) -> Dataset:
-        """The data set given, or the one pretrained on; UserError where it is not at hand or does not fit the encoder."""
+        """The data set given, or the one pretrained on; UserError where it is not at hand or does not fit."""
         spec = self.config["spec"]
         if dataset is None and self.dataset is None:
             if spec["name"] in ("data", "graph"):
-                raise UserError("this run was pretrained on data of your own, which is not saved with it; pass it again")
+                raise UserError(
+                    "this run was pretrained on data of your own, which is not saved with it; pass it again"
+                )
             self.dataset = load_dataset(spec["name"])
             if fingerprint(self.dataset) != self.config["fingerprint"]:
                 self.dataset = None
-                raise UserError(f"the data set {spec['name']!r} found now differs from the one pretrained on; pass the data that you mean")  # fmt: skip  # noqa: E501
+                raise UserError(
+                    f"the data set {spec['name']!r} found now differs from the one pretrained on; pass yours"
+                )
         chosen = self.dataset if dataset is None else dataset_of(dataset)
         assert chosen is not None
         if chosen.dim != spec["dim"]:
-            raise UserError(f"{chosen.name!r} has {chosen.dim} features a node, but the encoder was pretrained on {spec['dim']} ({spec['name']}); pretrain on data of that width")  # fmt: skip  # noqa: E501
+            raise UserError(
+                f"{chosen.name!r} has {chosen.dim} features a node, but the encoder was pretrained on {spec['dim']} "
+                f"({spec['name']}); give data of that width, or pretrain on this"
+            )
         return chosen
 
     def embed(self, dataset: Any = None, level: str | None = None) -> Tensor:
@@ -145,9 +154,10 @@ class Pretrained:
             return self.recipe.plan(spec, settings).method.encoder.to(self.device)
 
     def evaluate(self, dataset: Any = None, protocol: str | None = None) -> Report:
-        """Judges the frozen codes by ``protocol``, or by every one that the data set offers, beside controls of the same run.
+        """Judges the frozen codes by ``protocol``, or by every one that the data set offers, beside controls.
 
-        The controls are raw features and the encoder before training; where the recipe cites a published figure, that too.
+        The controls are raw features and the encoder before training; where the recipe cites a published figure, that
+        too.
         """
         data = self.data(dataset)
         notes = () if data is self.dataset or data.task != "link" else (EDGE_EXPOSURE,)
@@ -156,7 +166,10 @@ class Pretrained:
         if before is not None and self.config["epochs"] > 0:
             subjects["untrained encoder"] = self._codes(before, data)
         published = self.plan.published if data.name == self.config["spec"]["name"] else {}
-        return judge_all(subjects, data, protocol, seed=self.config["seed"], notes=notes, published=published, pooling=self.encoder.pooling)  # fmt: skip  # noqa: E501
+        return judge_all(
+            subjects, data, protocol, seed=self.config["seed"], notes=notes, published=published,
+            pooling=self.encoder.pooling,
+        )  # fmt: skip
 
     def finetune(self, dataset: Any = None, **settings: Any) -> Pretrained:
         """Trains encoder and a linear head on the labels of the training part; see ``graphssl.finetune.finetune``."""
@@ -197,10 +210,12 @@ def judge_all(
     subjects: dict[str, Tensor], data: Dataset, protocol: str | None, *, seed: int, notes: tuple[str, ...] = (),
     published: Any = None, pooling: str = "mean",
 ) -> Report:  # fmt: skip
-    """A Report of ``subjects`` (codes by name, the first is judged) with raw features and published figures beside them."""
+    """A Report of ``subjects`` (codes by name, the first is judged), raw features and published figures."""
     names = (get_protocol(protocol).name,) if protocol else data.protocols
     if not names:
-        raise UserError(f"data set {data.name!r} has nothing to judge codes by (no labels); use embed, or data with labels")
+        raise UserError(
+            f"data set {data.name!r} has nothing to judge codes by (no labels); use embed, or data with labels"
+        )
     raw = raw_features(data, pooling)
     rows = []
     for name in names:
@@ -232,11 +247,13 @@ def load(folder: str | Path, *, method: Method | None = None, encoder: nn.Module
     folder = Path(folder)
     config = store.read_config(folder)
     if not config.get("finished"):
-        raise UserError(f"the run in {folder} has not finished; go on with graphssl.pretrain(..., out={str(folder)!r}, resume=True)")  # fmt: skip  # noqa: E501
+        raise UserError(f"the run in {folder} has not finished; go on with pretrain(..., out=..., resume=True)")
     spec, settings = Spec(**config["spec"]), dict(config["settings"])
     own = config.get("own_encoder")
     if own and encoder is None:
-        raise UserError(f"the run in {folder} used an encoder of your own ({own}); pass load(folder, encoder=...) with one")
+        raise UserError(
+            f"the run in {folder} used an encoder of your own ({own}); pass load(folder, encoder=...) with one"
+        )
     if own:
         settings["encoder"] = copy.deepcopy(encoder)
     recipe = custom(method, config["method"], folder) if config["recipe"] == "custom" else get_recipe(config["recipe"])
@@ -248,6 +265,6 @@ def load(folder: str | Path, *, method: Method | None = None, encoder: nn.Module
     head = None
     if (folder / store.HEAD).exists():
         tensors, _ = store.read_tensors(folder / store.HEAD)
-        head = nn.Linear(*reversed(tensors["weight"].shape)).eval()
+        head = nn.Linear(tensors["weight"].size(1), tensors["weight"].size(0)).eval()
         store.load_tensors(head, tensors, str(folder / store.HEAD))
     return Pretrained(plan, recipe, config, history=store.read_metrics(folder), module=encoder, head=head)

@@ -62,7 +62,10 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], where: str) -
     else:
         wrong = sorted(expected.keys() ^ tensors.keys())
     if wrong:
-        raise UserError(f"the weights in {where} do not fit this model (first difference: {wrong[0]}); use the encoder, method and version that made them")  # fmt: skip  # noqa: E501
+        raise UserError(
+            f"the weights in {where} do not fit this model (first difference: {wrong[0]}); "
+            "use the encoder, method and version that made them"
+        )
     for name, tensor in tensors.items():
         own[name].copy_(tensor)
 
@@ -131,11 +134,15 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is not the folder of a run: it has no {CONFIG}; give the out=... of a pretrain")
     try:
         config = json.loads(path.read_text())
-        config["format"], config["method"], config["spec"]  # noqa: B018
+        config["format"], config["method"], config["spec"]
     except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path} is not the config of a graphssl run, or was damaged; give the folder of a run") from error
+        raise UserError(
+            f"{path} is not the config of a graphssl run, or was damaged; give the folder of a run"
+        ) from error
     if config["format"] > FORMAT:
-        raise UserError(f"{folder} was written by a newer graphssl ({config['versions'].get('graphssl')}); update graphssl")
+        raise UserError(
+            f"{folder} was written by a newer graphssl ({config['versions'].get('graphssl')}); update graphssl"
+        )
     return config
 
 
@@ -168,7 +175,9 @@ def open_folder(out: Path, resume: bool, overwrite: bool) -> bool:
     if resume:
         return True
     if not overwrite:
-        raise UserError(f"{out} holds a run already; go on with resume, replace it with overwrite, or choose another out")
+        raise UserError(
+            f"{out} holds a run already; go on with resume, replace it with overwrite, or choose another out"
+        )
     for name in (CONFIG, METRICS, WEIGHTS, CHECKPOINT, HEAD):
         (out / name).unlink(missing_ok=True)
     return False

@@ -46,9 +46,9 @@ def train(
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
     """Yields (steps done, losses) after each optimizer step from ``start`` to ``steps``.
 
-    ``batches(step)`` is the Graph of a step, counted from 0. ``schedule`` maps the fraction of training done to a factor
-    of the learning rate; ``clip`` bounds the norm of the gradient. Every draw of a step comes from (seed, step, rank), so
-    going on from ``start`` with the weights and the optimizer of that step gives the same bits.
+    ``batches(step)`` is the Graph of a step, counted from 0. ``schedule`` maps the fraction of training done to a
+    factor of the learning rate; ``clip`` bounds the norm of the gradient. Every draw of a step comes from (seed, step,
+    rank), so going on from ``start`` with the weights and the optimizer of that step gives the same bits.
     Raises Diverged where the total loss is not finite; weights are then those of the step before.
     """
     device = next(method.parameters()).device

@@ -90,7 +90,7 @@ class Case:
             return recipe.plan(spec, recipe.settings(spec, {"width": 16, **self.settings})).method
 
 
-REMASKED = {"decoder.layers.0.conv.target": "what the hidden targets show the decoder is zero (re-masking), so their half of the score is too"}  # fmt: skip  # noqa: E501
+REMASKED = {"decoder.layers.0.conv.target": "hidden targets are zero before the decoder (re-masking)"}
 ALONE = {"one-node": "one node has no other node to be told from"}
 
 FEW_DROPS = {"edges_1": 0.1, "edges_2": 0.1, "features_1": 0.1, "features_2": 0.1}

@@ -60,7 +60,8 @@ def test_edge_attributes_travel_along():
     view = Drop(0.0, 0.5)(graph, generator())
     assert view.edge_attr.size(0) == view.num_edges
     rows = {(*e, *a) for e, a in zip(graph.edge_index.T.tolist(), map(tuple, graph.edge_attr.tolist()), strict=True)}
-    assert all((*e, *a) in rows for e, a in zip(view.edge_index.T.tolist(), map(tuple, view.edge_attr.tolist()), strict=True))  # fmt: skip  # noqa: E501
+    left = zip(view.edge_index.T.tolist(), map(tuple, view.edge_attr.tolist()), strict=True)
+    assert all((*e, *a) in rows for e, a in left)
 
 
 def test_teacher_follows_by_the_formula_and_takes_no_gradient():

@@ -25,7 +25,9 @@ class BatchNorm(nn.BatchNorm1d):
 
     def forward(self, h: Tensor) -> Tensor:
         if self.training and h.size(0) == 1:
-            return nn.functional.batch_norm(h, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            return nn.functional.batch_norm(
+                h, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
         return super().forward(h)
 
 
@@ -95,5 +97,6 @@ class Backbone(nn.Module):
     def walk(self, graph: Graph, h: ops.Content) -> Iterator[Tensor]:
         """The codes after each layer."""
         for layer in self.layers:
-            h = layer(graph, h)
-            yield h
+            out: Tensor = layer(graph, h)
+            yield out
+            h = out

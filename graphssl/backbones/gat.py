@@ -11,8 +11,8 @@ from graphssl.graph import Graph
 class GATConv(nn.Module):
     """x_i' = W-projected neighbours summed with attention weights, heads concatenated, plus a bias.
 
-    Initialised as DGL's GATConv, which GraphMAE's code adapts: Xavier normal with the gain of ReLU. As there, self-loops
-    are edges of the graph or absent; a node without incoming edges gets the bias alone.
+    Initialised as DGL's GATConv, which GraphMAE's code adapts: Xavier normal with the gain of ReLU. As there,
+    self-loops are edges of the graph or absent; a node without incoming edges gets the bias alone.
     """
 
     def __init__(self, dim_in: int, dim: int, heads: int = 1, attention_dropout: float = 0.0, slope: float = 0.2):
@@ -37,7 +37,7 @@ class GATConv(nn.Module):
             source, target = (x @ (weight.t() @ a[0, 0]) for a in (self.source, self.target))
             out = ops.gat_attention(graph, x[:, None], source[:, None], target[:, None], self.slope, dropout)[:, 0]
             return self.linear(out if rows is None else out[rows]) + self.bias
-        x = ops.linear(x, weight).unflatten(-1, (self.heads, -1))
-        source, target = (x * self.source).sum(-1), (x * self.target).sum(-1)
-        out = ops.gat_attention(graph, x, source, target, self.slope, dropout).flatten(1) + self.bias
+        h = ops.linear(x, weight).unflatten(-1, (self.heads, -1))
+        source, target = (h * self.source).sum(-1), (h * self.target).sum(-1)
+        out = ops.gat_attention(graph, h, source, target, self.slope, dropout).flatten(1) + self.bias
         return out if rows is None else out[rows]

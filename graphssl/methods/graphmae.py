@@ -18,6 +18,8 @@ from graphssl.losses import scaled_cosine
 from graphssl.masks import Masker, Uniform
 from graphssl.methods.base import Method
 
+HALF = Uniform(0.5)
+
 
 class GraphMAE(Method):
     """Covers the content of some nodes, encodes the graph, covers the same codes again and decodes the content.
@@ -27,7 +29,7 @@ class GraphMAE(Method):
     """
 
     def __init__(
-        self, encoder: Encoder, decoder: Backbone, masker: Masker = Uniform(0.5), replace: float = 0.0,
+        self, encoder: Encoder, decoder: Backbone, masker: Masker = HALF, replace: float = 0.0,
         remask: bool = True, loss: Callable[[Tensor, Tensor], Tensor] = scaled_cosine,
     ):  # fmt: skip
         super().__init__()

@@ -99,7 +99,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class Covered:
-    """``rows`` of which those where ``hidden`` [N] is true read as ``token`` [F]; kept apart so that nothing grows dense.
+    """``rows`` of which those where ``hidden`` [N] is true read as ``token`` [F], kept apart so that none grows dense.
 
     ``scale`` [M, F] multiplies the M token rows where dropout was applied; None: it was not.
     """
@@ -132,13 +132,21 @@ class Covered:
         token = self.token.expand(int(self.hidden.sum()), -1) if self.scale is None else self.token * self.scale
         return self.rows.to_dense().index_put((self.hidden,), token)
 
+    def __getitem__(self, index: Tensor) -> Tensor:
+        """The rows at ``index``, dense."""
+        return self.to_dense()[index]
+
+    def __mul__(self, scale: Tensor) -> Tensor:
+        """Scaled columns or rows, dense."""
+        return self.to_dense() * scale
+
 
 Content = Tensor | Rows | Covered
 
 
-def cover(x: Tensor | Rows, hidden: Tensor, token: Tensor) -> Tensor | Covered:
+def cover(x: Content, hidden: Tensor, token: Tensor) -> Tensor | Covered:
     """``x`` [N, F] with ``token`` [F] in the rows where ``hidden`` [N] is true."""
-    return Covered(x, hidden, token) if isinstance(x, Rows) else torch.where(hidden[:, None], token, x)
+    return Covered(x, hidden, token) if isinstance(x, Rows) else torch.where(hidden[:, None], token, dense(x))
 
 
 def dense(x: Content) -> Tensor:
@@ -147,9 +155,9 @@ def dense(x: Content) -> Tensor:
 
 
 def dropout(x: Content, p: float) -> Content:
-    """Zeroes entries of ``x`` with probability ``p`` by draws from the default generator, scales the rest by 1 / (1 - p).
+    """Zeroes entries of ``x`` with probability ``p`` and scales the rest by 1 / (1 - p).
 
-    Entries that are zero anyhow get no draw.
+    Draws come from the default generator. Entries that are zero anyhow get no draw.
     """
     if p == 0.0:
         return x
@@ -174,8 +182,8 @@ def linear(
 ) -> Tensor:
     """``x @ weight.T`` [N, D] for ``x`` [N, F] dense or sparse and ``weight`` [D, F].
 
-    Rows where ``hidden`` [N] is true are read as ``token`` [F], and dropout with probability ``p`` comes first; both are
-    the same as calling ``cover`` and ``dropout`` on ``x`` before.
+    Rows where ``hidden`` [N] is true are read as ``token`` [F], and dropout with probability ``p`` comes first; both
+    are the same as calling ``cover`` and ``dropout`` on ``x`` before.
     """
     if hidden is not None and token is not None and not isinstance(x, Covered):
         x = cover(x, hidden, token)

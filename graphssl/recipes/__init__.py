@@ -10,4 +10,16 @@ from graphssl.recipes.base import list_methods as list_methods
 from graphssl.recipes.base import parse as parse
 from graphssl.recipes.base import recipe as recipe
 
-__all__ = ["Plan", "Published", "Recipe", "Spec", "bgrl", "get_recipe", "grace", "graphmae", "list_methods", "parse", "recipe"]
+__all__ = [
+    "Plan",
+    "Published",
+    "Recipe",
+    "Spec",
+    "bgrl",
+    "get_recipe",
+    "grace",
+    "graphmae",
+    "list_methods",
+    "parse",
+    "recipe",
+]

@@ -41,10 +41,10 @@ def bgrl(
 ) -> Plan:  # fmt: skip
     """Prediction of a slow teacher's codes across two random views.
 
-    The encoder, optimizer and momentum are those of the reference's WikiCS run (layers of twice ``width`` and ``width``,
-    batch norm) with fewer epochs; the paper has no Cora or CiteSeer run, and the figures quoted for them come from far
-    wider encoders. Data without a name: the signature's values for one graph (meant for node classification), and for
-    a list of graphs a GIN in batches of 32 (meant for graph classification).
+    The encoder, optimizer and momentum are those of the reference's WikiCS run (layers of twice ``width`` and
+    ``width``, batch norm) with fewer epochs; the paper has no Cora or CiteSeer run, and the figures quoted for them
+    come from far wider encoders. Data without a name: the signature's values for one graph (meant for node
+    classification), and for a list of graphs a GIN in batches of 32 (meant for graph classification).
 
     ``edges_1`` and ``features_1`` are the shares that the first view drops, ``edges_2`` and ``features_2`` the second;
     ``warmup`` is the share of training in which the learning rate rises.

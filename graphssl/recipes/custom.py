@@ -13,7 +13,9 @@ from graphssl.recipes.base import Plan, Recipe, Spec, adam, cosine_decay
 def custom(method: Method | None, name: str, folder: Path | None = None) -> Recipe:
     """A recipe that hands out ``method`` as it is, with Adam and the settings below; UserError where it is None."""
     if method is None:
-        raise UserError(f"the run in {folder} used a method of your own ({name}); pass load(folder, method=...) with one")
+        raise UserError(
+            f"the run in {folder} used a method of your own ({name}); pass load(folder, method=...) with one"
+        )
     if not isinstance(method, Method):
         raise UserError(f"method must be a name, a graphssl.Method or a Pretrained, got {type(method).__name__}")
 

@@ -12,7 +12,7 @@ from graphssl.masks import Uniform
 from graphssl.methods import GraphMAE
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe
 
-README = "GraphMAE README (KDD 2022), 20 seeds, public split, last epoch of its linear probe"
+README = "GraphMAE README (KDD 2022), public split"
 
 CORA = {"epochs": 1500, "weight_decay": 2e-4, "replace": 0.05}
 CITESEER = {"epochs": 300, "weight_decay": 2e-5, "replace": 0.1, "alpha": 1.0, "heads": 2}
@@ -44,12 +44,12 @@ def graphmae(
 ) -> Plan:  # fmt: skip
     """Masked feature reconstruction.
 
-    ``graphssl pretrain cora`` is the paper's Cora row: 84.2 ± 0.4 by ``node-linear``; ``citeseer``: 73.4 ± 0.4. Both from
-    configs.yml. Data without a name: the signature's values for one graph (meant for node classification on sparse or
-    dense features), and for a list of graphs a GIN of width 256 in batches of 32 (meant for graph classification).
+    ``graphssl pretrain cora`` is the paper's Cora row: 84.2 ± 0.4 by ``node-linear``; ``citeseer``: 73.4 ± 0.4. Both
+    from configs.yml. Data without a name: the signature's values for one graph (meant for node classification on sparse
+    or dense features), and for a list of graphs a GIN of width 256 in batches of 32 (meant for graph classification).
 
-    ``mask`` is the share of hidden nodes, ``replace`` the share of those that show another node's content, ``alpha`` the
-    exponent of the scaled cosine error, ``decoder`` a name as for ``encoder`` ("mlp" decodes without re-masking),
+    ``mask`` is the share of hidden nodes, ``replace`` the share of those that show another node's content, ``alpha``
+    the exponent of the scaled cosine error, ``decoder`` a name as for ``encoder`` ("mlp" decodes without re-masking),
     ``decay`` a cosine decay of the learning rate to zero.
     """
     body = backbone_of(

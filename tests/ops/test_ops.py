@@ -120,7 +120,8 @@ def test_rows_behave_as_the_dense_rows_they_stand_for():
     torch.testing.assert_close(rows[index].to_dense(), x[index])
     torch.testing.assert_close(rows[x[:, 1] > 0].to_dense(), x[x[:, 1] > 0])
     torch.testing.assert_close((rows * torch.arange(5.0, dtype=torch.double)).to_dense(), x * torch.arange(5.0))
-    torch.testing.assert_close((rows * torch.arange(6.0, dtype=torch.double)[:, None]).to_dense(), x * torch.arange(6.0)[:, None])  # fmt: skip  # noqa: E501
+    heights = torch.arange(6.0, dtype=torch.double)[:, None]
+    torch.testing.assert_close((rows * heights).to_dense(), x * heights)
     torch.testing.assert_close(Rows.cat([rows, rows[index]]).to_dense(), torch.cat([x, x[index]]))
     torch.testing.assert_close(rows.row_sum, x.sum(1, keepdim=True))
 

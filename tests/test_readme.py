@@ -1,0 +1,43 @@
+"""The README's Python runs as it stands, with one epoch in place of hundreds; its tree names what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from test_api import cited
+
+import graphssl
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
+    assert len(BLOCKS) == 2
+    monkeypatch.chdir(tmp_path)
+    plain = graphssl.pretrain
+
+    def quick(dataset, method="graphmae", **settings):
+        small = {"width": 8} if isinstance(method, str) else {}
+        return plain(dataset, method, **{**settings, **small, "epochs": 1, "progress": False})
+
+    monkeypatch.setattr(graphssl, "pretrain", quick)
+    names = {"my_pyg_data": cited(), "any_codes": torch.randn(800, 4)}
+    for block in BLOCKS:
+        exec(block, names)
+    assert (tmp_path / "codes.png").exists()
+    assert set(names["run"].history) >= {"loss", "smooth"}
+
+
+@pytest.mark.parametrize("line", re.findall(r"^  (\S+)  ", README, re.MULTILINE))
+def test_the_tree_names_what_is_there(line):
+    assert (ROOT / "graphssl" / line).exists()
+
+
+def test_the_tree_is_whole():
+    tree = README[README.index("## The tree") : README.index("Reading order")]
+    for path in (ROOT / "graphssl").iterdir():
+        if not path.name.startswith("__"):
+            assert path.name in tree, f"{path.name} is missing in the README's tree"
