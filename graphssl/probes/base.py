@@ -144,6 +144,7 @@ class Seen(Generic[T]):
     val: T
     val_y: Tensor  # [m]; m = 0 where a protocol leaves selection to folds of the training rows
     metric: Metric
+    dataset: str = ""  # its name
 
     @property
     def num_classes(self) -> int:
@@ -251,9 +252,11 @@ def default_splits(dataset: Dataset, needs_validation: bool = True) -> tuple[Spl
     return splits
 
 
-def row_exam(codes: Tensor, y: Tensor, train: Tensor, val: Tensor, test: Tensor, metric: Metric) -> Exam[Tensor]:
+def row_exam(
+    codes: Tensor, y: Tensor, train: Tensor, val: Tensor, test: Tensor, metric: Metric, name: str = ""
+) -> Exam[Tensor]:
     """The exam on rows of ``codes`` with labels ``y``; row numbers [n], [m] (may be empty) and [M]."""
-    seen = Seen(codes[train], labels(y, train), codes[val], labels(y, val), metric)
+    seen = Seen(codes[train], labels(y, train), codes[val], labels(y, val), metric, name)
     if not y.is_floating_point() and seen.train_y.unique().numel() < 2:
         raise UserError(
             "the training rows are all of one class, so there is nothing to tell apart; give rows of two classes"

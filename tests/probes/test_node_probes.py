@@ -153,10 +153,27 @@ def test_figures_are_sklearns():
         assert float(ap) == pytest.approx(100 * average_precision_score(truth, row))
     both = torch.stack([-scores, scores], -1)
     torch.testing.assert_close(m.class_auc(both, truth), m.auc(scores, truth))
-    torch.testing.assert_close(m.accuracy(both, truth), 100 * ((scores > 0) == truth).double().mean(1))
+    torch.testing.assert_close(m.m.accuracy(both, truth), 100 * ((scores > 0) == truth).double().mean(1))
     value = scores[:1] + 0.3
     assert float(m.mean_absolute_error(value, truth)) == pytest.approx(mean_absolute_error(truth, value[0]), rel=1e-6)
     squared = mean_squared_error(truth, value[0])
     assert float(m.root_mean_square_error(value, truth)) == pytest.approx(squared**0.5, rel=1e-6)
     with pytest.raises(UserError, match="single class"):
         m.auc(scores, torch.ones(80))
+
+
+def test_planetoid_sets_also_get_the_figure_of_graphmaes_weight_decay():
+    g = torch.Generator().manual_seed(0)
+    x, y = torch.randn(60, 6, generator=g), torch.arange(60) % 3
+    seen = Seen(x[:30], y[:30], x[30:45], y[30:45], m.accuracy, "cora")
+    said = probes.fit_linear(seen, (0,)).predict(x[45:])
+    torch.manual_seed(0)
+    head = torch.nn.Linear(6, 3)
+    optimizer = torch.optim.Adam(head.parameters(), lr=0.01, weight_decay=1e-4)
+    for _ in range(300):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(head(x[:30]), y[:30]).backward()
+        optimizer.step()
+    figure = said["last epoch, GraphMAE's weight decay"][0]
+    torch.testing.assert_close(figure, head(x[45:]).detach(), rtol=1e-3, atol=1e-3)
+    assert len(probes.fit_linear(Seen(x[:30], y[:30], x[30:45], y[30:45], m.accuracy), (0,)).predict(x[45:])) == 2
