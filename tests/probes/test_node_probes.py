@@ -153,7 +153,7 @@ def test_figures_are_sklearns():
         assert float(ap) == pytest.approx(100 * average_precision_score(truth, row))
     both = torch.stack([-scores, scores], -1)
     torch.testing.assert_close(m.class_auc(both, truth), m.auc(scores, truth))
-    torch.testing.assert_close(m.m.accuracy(both, truth), 100 * ((scores > 0) == truth).double().mean(1))
+    torch.testing.assert_close(m.accuracy(both, truth), 100 * ((scores > 0) == truth).double().mean(1))
     value = scores[:1] + 0.3
     assert float(m.mean_absolute_error(value, truth)) == pytest.approx(mean_absolute_error(truth, value[0]), rel=1e-6)
     squared = mean_squared_error(truth, value[0])
