@@ -121,11 +121,13 @@ def main() -> None:
         f"Machines: {'; '.join(sorted({u['machine'] for u in units}))}.\n"
     )
     (a.results / "quality.md").write_text(text)
+    print(text)
+    if a.results != RESULTS:
+        return
     readme = README.read_text()
     before, rest = readme.split(OPEN)
     table = show(units, ("node-linear", "graph-svm", "link-dot"))
     README.write_text(f"{before}{OPEN}\n\n{table}\n\n{CLOSE}{rest.split(CLOSE)[1]}")
-    print(text)
 
 
 if __name__ == "__main__":

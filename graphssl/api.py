@@ -3,37 +3,32 @@
 from __future__ import annotations
 
 import copy
-import json
-import signal
-import sys
-import threading
-import time
+import hashlib
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from graphssl import store
+from graphssl import runner, store
 from graphssl.data import Dataset, Transform
 from graphssl.data.loader import Batches, Full
 from graphssl.encoder import Encoder, pool
-from graphssl.errors import Diverged, OutOfMemory, UserError
+from graphssl.errors import UserError
 from graphssl.graph import Graph
 from graphssl.methods import Method
+from graphssl.ops import dense
 from graphssl.pretrained import Pretrained, dataset_of, embed, fingerprint, judge_all, load, versions
 from graphssl.probes import EDGE_EXPOSURE
-from graphssl.recipes import Plan, Recipe, Spec, get_recipe
+from graphssl.recipes import Recipe, Spec, get_recipe
 from graphssl.recipes.custom import custom
 from graphssl.report import Report
-from graphssl.train import seeded, train
+from graphssl.train import evaluating, memory_advice, seeded
 
-PRECISIONS = {None: "32-true", "32": "32-true", "32-true": "32-true", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed"}
+PRECISIONS = {None: "32-true", "32-true": "32-true", "bf16-mixed": "bf16-mixed"}
 
 
 def pretrain(
@@ -57,9 +52,10 @@ def pretrain(
     Args:
         dataset: a name ("cora", "cora/link"), a PyG Data, Dataset or list of Data, a networkx or DGL graph or a list of
             them, (features, scipy sparse adjacency), a folder or .npz, a graphssl Graph or Dataset.
-        method: a name of ``list_methods()``, a Method object, or a Pretrained to go on from.
+        method: a name of ``list_methods()``, a Method object (a copy of it is trained), or a Pretrained to go on from.
         out: folder of the run; None keeps it in memory.
-        encoder: a name of ``list_encoders()`` or a module (x, edge_index) -> codes in place of the recipe's backbone.
+        encoder: a name of ``list_encoders()`` or a module (x, edge_index) -> codes (a copy of it is trained) in place
+            of the recipe's backbone.
         epochs: passes over the data; None: the recipe's; 0: an untrained encoder, for comparison.
         batch_size: graphs a step, of a graph set.
         seed: of weights, order and masks; the same seed gives the same bits on the same machine and versions.
@@ -74,193 +70,101 @@ def pretrain(
     where memory does not suffice.
     """
     data = dataset_of(dataset)
-    spec = Spec.of(data)
-    recipe, given, weights = _recipe(method, settings)
-    for key, value in (("epochs", epochs), ("batch_size", batch_size)):
+    spec, mark = Spec.of(data), fingerprint(data)
+    recipe, given, ancestor = _recipe(method, settings, data.task)
+    for key, value in (("epochs", epochs), ("batch_size", batch_size), ("encoder", encoder)):
         if value is not None:
+            if key == "encoder" and recipe.name == "custom":
+                raise UserError("a method object has its encoder already; leave out encoder, or name a method")
             given[key] = value
-    module = None
-    if encoder is not None:
-        if recipe.name == "custom":
-            raise UserError("a method object has its encoder already; leave out encoder, or name a method")
-        given["encoder"] = encoder
+    folder = None if out is None else Path(out)
+    if resume and folder is None:
+        raise UserError("resume needs the folder of the run to go on with; give out=... (--out)")
+    going_on = folder is not None and store.check_folder(folder, resume, overwrite)
+    before = store.read_config(folder) if going_on and folder is not None else None
+    if before is not None and before["recipe"] == recipe.name:  # what is not given now is what it was
+        given = {**{k: v for k, v in before["settings"].items() if k in recipe.defaults}, **given}
     chosen = recipe.settings(spec, given)
-    if isinstance(chosen.get("encoder"), nn.Module):
-        module = copy.deepcopy(chosen["encoder"])
-        chosen["encoder"] = copy.deepcopy(module)
-    _check_numbers(chosen, data, seed)
-    target = _device(device)
+    if given.get("batch_size") is not None and data.task != "graph":
+        raise UserError(f"{data.name!r} is one graph, trained on whole; batch_size is for sets of graphs: leave it out")
+    if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
+        raise UserError(f"seed is {seed!r}; choose a whole number from 0 up to, not including, 2**63")
+    seed, target = int(seed), _device(device)
     if precision not in PRECISIONS:
         raise UserError(f"precision is {precision!r}; choose '32-true' or 'bf16-mixed'")
 
+    module = None
+    if isinstance(chosen.get("encoder"), nn.Module):
+        module = copy.deepcopy(chosen["encoder"])
+        chosen["encoder"] = copy.deepcopy(module)
     with seeded(seed):
         plan = recipe.plan(spec, chosen)
-    if weights is not None:
-        store.load_tensors(plan.method, weights, "the run to go on from")
-    own_method = recipe.name == "custom"
-    config = {
-        "format": store.FORMAT, "method": type(plan.method).__name__ if own_method else recipe.name,
-        "recipe": recipe.name, "settings": {k: v for k, v in chosen.items() if not isinstance(v, nn.Module)},
-        "own_encoder": None if module is None else type(module).__name__, "spec": spec.to_json(),
-        "fingerprint": fingerprint(data), "seed": seed, "epochs": plan.epochs, "precision": PRECISIONS[precision],
-        "device": str(target), "versions": versions(), "finished": False,
+    if ancestor is not None:
+        store.load_tensors(plan.method, store.tensors_of(ancestor.method), "the run to go on from")
+    own = recipe.name == "custom"
+    config: dict[str, Any] = {
+        "format": store.FORMAT, "method": type(plan.method).__name__ if own else recipe.name, "recipe": recipe.name,
+        "settings": {k: v for k, v in chosen.items() if not isinstance(v, nn.Module)},
+        "own_encoder": None if module is None else type(module).__name__, "spec": spec.to_json(), "fingerprint": mark,
+        "seen": sorted({mark, *(ancestor.config["seen"] if ancestor else ())}), "start": _weights(plan.method),
+        "seed": seed, "epochs": plan.epochs, "precision": PRECISIONS[precision], "device": str(target),
+        "parameters": sum(p.numel() for p in plan.method.parameters()), "versions": versions(), "finished": False,
     }  # fmt: skip
-    config["parameters"] = sum(p.numel() for p in plan.method.parameters())
-    folder = None if out is None else Path(out)
-    if resume and folder is None:
-        raise UserError("resume needs the folder of the run to go on with; give out=...")
-    start_from = None
-    if folder is not None and store.open_folder(folder, resume, overwrite):
-        before = store.read_config(folder)
+    if ancestor is not None and "finetuned" in ancestor.config:
+        config["finetuned"] = ancestor.config["finetuned"]
+
+    if before is not None and folder is not None:
         _same(before, config, folder)
         if before["finished"]:
-            run = load(folder, method=plan.method if own_method else None, encoder=module)
+            run = load(folder, method=plan.method if own else None, encoder=module)
             run.dataset = data
             run.method.to(target)
             return run
-        if (folder / store.CHECKPOINT).exists():
-            start_from = folder
-    if folder is not None:
-        store.write_json(folder / store.CONFIG, config)
+    with memory_advice(f"moving {data.name} to {target}"):
+        plan.method.to(target)
+        batches: Full | Batches
+        if data.task == "graph":
+            batches = Batches(data, plan.transform, target, plan.batch_size or 32, seed)
+        else:
+            batches = Full(data, plan.transform, target)
+    runner.check_memory(plan.method, batches.largest(), target, config["method"])
+    optimizer = plan.optimizer([p for p in plan.method.parameters() if p.requires_grad])
 
-    history = _run(plan, data, config, target, folder, start_from, progress)
+    if folder is not None:
+        store.open_folder(folder, keep=going_on)
+        store.write_json(folder / store.CONFIG, config)
+    checkpoint = going_on and folder is not None and (folder / store.CHECKPOINT).exists()
+    lines = runner.run(plan, batches, optimizer, config, folder=folder, resumed=checkpoint, progress=progress)
     plan.method.eval()
+    config["finished"] = True
     if folder is not None:
         store.save_weights(folder / store.WEIGHTS, plan.method)
-        config["finished"] = True
         store.write_json(folder / store.CONFIG, config)
         (folder / store.CHECKPOINT).unlink(missing_ok=True)
-    config["finished"] = True
-    return Pretrained(plan, recipe, config, dataset=data, history=history, module=module)
+    return Pretrained(plan, recipe, config, dataset=data, lines=lines, module=module)
 
 
-def _run(
-    plan: Plan, data: Dataset, config: dict[str, Any], device: torch.device, folder: Path | None,
-    start_from: Path | None, progress: bool,
-) -> list[dict[str, float]]:  # fmt: skip
-    """Trains ``plan.method`` in place, logging and saving on the way; returns one line an epoch."""
-    from lightning_fabric import Fabric  # takes seconds to import, so only where something is trained
-
-    method, name, seed = plan.method.to(device), config["method"], config["seed"]
-    number = [device.index or 0] if device.type == "cuda" else 1
-    fabric = Fabric(accelerator=device.type, devices=number, precision=config["precision"])
-    optimizer = plan.optimizer([p for p in method.parameters() if p.requires_grad])
-    batches: Full | Batches
-    if data.task == "graph":
-        batches = Batches(data, plan.transform, device, plan.batch_size or 32, seed)
-    else:
-        batches = Full(data, plan.transform, device)
-    steps, start, lines = plan.epochs * batches.per_epoch, 0, []
-    if start_from is not None:
-        start = store.load_checkpoint(start_from, method, optimizer)
-        store.cut_metrics(start_from, start)
-        lines = [line for line in store.read_metrics(start_from) if line["step"] <= start]
-    elif folder is not None:
-        store.cut_metrics(folder, 0)
-    _check_memory(method, batches.largest(), device, name)
-
-    sums: dict[str, float] = {}
-    log = None if folder is None else open(folder / store.METRICS, "a")  # noqa: SIM115
-    bar = tqdm(
-        total=plan.epochs, initial=start // batches.per_epoch, desc=f"{name} on {data.name}", unit="epoch",
-        disable=not (progress and sys.stderr.isatty()), dynamic_ncols=True,
-    )  # fmt: skip
-    saved = time.monotonic()
-    began = saved - (lines[-1]["seconds"] if lines else 0.0)
-    cost, step = 0.0, start
-    try:
-        with _stop_signals() as stopped, _memory_advice(name, batches.largest()):
-            for step, losses in train(
-                method, batches, optimizer, steps, start=start, seed=seed, schedule=plan.schedule, clip=plan.clip,
-                autocast=fabric.autocast,
-            ):  # fmt: skip
-                for key, loss in losses.items():
-                    sums[key] = sums.get(key, 0.0) + loss.item() / batches.per_epoch
-                if step % batches.per_epoch:
-                    continue
-                line = {"epoch": step // batches.per_epoch, "step": step, "loss": sum(sums.values()), **sums}
-                line["lr"] = optimizer.param_groups[0]["lr"]
-                line["seconds"] = round(time.monotonic() - began, 3)
-                lines.append(line)
-                sums = {}
-                if log is not None:
-                    log.write(json.dumps(line) + "\n")
-                    log.flush()
-                bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
-                bar.update()
-                now = time.monotonic()
-                # a checkpoint at most every second, and never more than about a fiftieth of the time
-                if folder is not None and (stopped() or (now - saved > max(1.0, 50 * cost) and step < steps)):
-                    store.save_checkpoint(folder, method, optimizer, step)
-                    saved = time.monotonic()
-                    cost = saved - now
-                if stopped() and step < steps:
-                    raise KeyboardInterrupt(_goodbye(folder, step // batches.per_epoch, plan.epochs))
-    except Diverged as error:
-        kept = folder is not None and (folder / store.CHECKPOINT).exists()
-        where = f"; the last good checkpoint is {folder / store.CHECKPOINT}" if kept and folder is not None else ""
-        raise Diverged(f"{name} on {data.name}: {error}{where}") from None
-    finally:
-        bar.close()
-        if log is not None:
-            log.close()
-    if not all(p.isfinite().all() for p in method.state_dict().values() if p.is_floating_point()):
-        raise Diverged(f"{name} on {data.name}: weights are not finite after step {step}; try a smaller lr or a clip")
-    return lines
-
-
-def _goodbye(folder: Path | None, epoch: int, epochs: int) -> str:
-    if folder is None:
-        return f"stopped after epoch {epoch} of {epochs}; nothing was saved, as the run has no out folder"
-    return f"stopped after epoch {epoch} of {epochs} and saved; go on with the same call and resume=True (--resume)"
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Callable[[], bool]]:
-    """Turns the first Ctrl-C (or SIGTERM) into a flag, so that a step is never cut in two; the second acts at once."""
-    asked: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-
-    def ask(number: int, frame: Any) -> None:
-        if asked:
-            raise KeyboardInterrupt("stopped at once; what came after the last checkpoint is lost")
-        asked.append(number)
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _recipe(method: Any, settings: dict[str, Any]) -> tuple[Recipe, dict[str, Any], dict[str, Tensor] | None]:
-    """The recipe that ``method`` means, the settings given to it, and the weights to start from, if any."""
+def _recipe(method: Any, settings: dict[str, Any], task: str) -> tuple[Recipe, dict[str, Any], Pretrained | None]:
+    """The recipe that ``method`` means, the settings given to it, and the run to start from, if any."""
     if isinstance(method, str):
         return get_recipe(method), dict(settings), None
-    if isinstance(method, Pretrained):
-        given = {k: v for k, v in method.config["settings"].items() if k != "epochs"}
-        if method.module is not None:
-            given["encoder"] = method.module
-        weights = store.tensors_of(method.method)
-        if method.recipe.name == "custom":
-            return custom(copy.deepcopy(method.method), method.config["method"]), {**given, **settings}, weights
-        return method.recipe, {**given, **settings}, weights
-    return custom(method, type(method).__name__), dict(settings), None
+    if not isinstance(method, Pretrained):
+        return custom(method), dict(settings), None
+    same = task == method.config["spec"]["task"]
+    kept = {k: v for k, v in method.config["settings"].items() if k != "epochs" and (same or k != "batch_size")}
+    if method.module is not None:
+        kept["encoder"] = method.module
+    recipe = custom(method.method) if method.recipe.name == "custom" else method.recipe
+    return recipe, {**kept, **settings}, method
 
 
-def _check_numbers(settings: dict[str, Any], data: Dataset, seed: int) -> None:
-    if settings["epochs"] < 0:
-        raise UserError(f"epochs is {settings['epochs']}; choose 0 (untrained) or more")
-    size = settings.get("batch_size")
-    if size is not None and size < 1:
-        raise UserError(f"batch_size is {size}; choose 1 or more graphs a step")
-    if size is not None and data.task != "graph":
-        raise UserError(f"{data.name!r} is one graph, trained on whole; batch_size is for sets of graphs: leave it out")
-    if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
-        raise UserError(f"seed is {seed!r}; choose a whole number, 0 or more")
+def _weights(method: Method) -> str:
+    """A hash of the weights before the first step."""
+    digest = hashlib.sha256()
+    for name, tensor in store.tensors_of(method).items():
+        digest.update(name.encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _device(name: str) -> torch.device:
@@ -281,59 +185,29 @@ def _device(name: str) -> torch.device:
 
 def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     """Refuses to go on with other data or settings; warns where bits may differ."""
-    differ = [k for k in ("method", "recipe", "own_encoder", "fingerprint", "seed", "precision") if before[k] != now[k]]
-    keys = before["settings"].keys() | now["settings"].keys()
-    differ += [
-        f"{k} (was {before['settings'].get(k)}, now {now['settings'].get(k)})"
-        for k in sorted(keys)
-        if before["settings"].get(k) != now["settings"].get(k)
+    words = {"recipe": "method", "own_encoder": "encoder"}
+    differ = [
+        f"{words.get(k, k)} (was {before.get(k)}, now {now[k]})"
+        for k in ("recipe", "own_encoder", "seed", "precision")
+        if before.get(k) != now[k]
     ]
+    if before["fingerprint"] != now["fingerprint"]:
+        differ.append("data")
+    if before["recipe"] == now["recipe"]:
+        both = sorted(before["settings"].keys() | now["settings"].keys())
+        pairs = {k: (before["settings"].get(k), now["settings"].get(k)) for k in both}
+        differ += [f"{k} (was {old}, now {new})" for k, (old, new) in pairs.items() if old != new]
+    if not differ and before.get("start") != now["start"]:
+        differ = ["the weights that it starts from"]
     if differ:
-        named = ", ".join({"fingerprint": "data"}.get(k, k) for k in differ)
         raise UserError(
-            f"cannot go on with the run in {folder}: it differs in {named}; use its settings or another out"
+            f"cannot go on with the run in {folder}: it differs in {', '.join(differ)}; use its settings or another out"
         )
     moved = [k for k in before["versions"] if before["versions"][k] != now["versions"].get(k)]
     if before["device"] != now["device"]:
         moved.append("device")
     if moved and not before["finished"]:
         warnings.warn(f"going on with other {', '.join(moved)} than the run began with: bits may differ", stacklevel=3)
-
-
-def _check_memory(method: Method, largest: tuple[int, int], device: torch.device, name: str) -> None:
-    """Refuses a step that cannot fit, where the system tells how much is free."""
-    free = _free_bytes(device)
-    weights = 16 * sum(p.numel() for p in method.parameters())  # with gradient and two moments
-    need = weights + method.step_bytes(*largest)
-    if free is not None and need > free:
-        raise OutOfMemory(
-            f"one step of {name} on {largest[0]} nodes needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
-            "free; choose a smaller width or batch_size, or a method whose memory grows slower than nodes squared"
-        )
-
-
-def _free_bytes(device: torch.device) -> int | None:
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    try:
-        with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        return None
-
-
-@contextmanager
-def _memory_advice(name: str, largest: tuple[int, int]) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        short = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
-        if not short:
-            raise
-        raise OutOfMemory(
-            f"memory ran out in {name} on {largest[0]} nodes and {largest[1]} edges; choose a smaller width or "
-            "batch_size, precision='bf16-mixed', or a method whose memory does not grow with the square of the nodes"
-        ) from error
 
 
 def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int = 0) -> Report:
@@ -343,31 +217,27 @@ def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int
     or a module (x, edge_index) -> codes. Raises UserError where codes and data do not fit.
     """
     if isinstance(codes, Pretrained):
-        return codes.evaluate(dataset, protocol)
+        return codes.evaluate(dataset, protocol, seed=seed)
     data = dataset_of(dataset)
-    who, notes = "given codes", (EDGE_EXPOSURE,) if data.task == "link" else ()
+    who, notes, pooling = "given codes", (EDGE_EXPOSURE,) if data.task == "link" else (), "mean"
     if isinstance(codes, nn.Module):
-        who, codes = "given encoder", _codes_of(codes, data)
+        who, pooling = "given encoder", codes.pooling if isinstance(codes, Encoder) else "mean"
+        codes = _codes_of(codes, data, pooling)
     if not isinstance(codes, Tensor):
         try:
             codes = torch.from_numpy(np.asarray(codes, dtype=np.float32))
         except (TypeError, ValueError) as error:
             came = type(codes).__name__
             raise UserError(f"codes must be an array [rows, width], a Pretrained or an encoder, got {came}") from error
-    return judge_all({who: codes.detach().float().cpu()}, data, protocol, seed=seed, notes=notes)
+    return judge_all({who: codes.detach().float().cpu()}, data, protocol, seed=seed, notes=notes, pooling=pooling)
 
 
-def _codes_of(encoder: nn.Module, data: Dataset) -> Tensor:
-    training = encoder.training
+def _codes_of(encoder: nn.Module, data: Dataset, pooling: str) -> Tensor:
     device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
-    how = encoder.pooling if isinstance(encoder, Encoder) else "mean"
+    transform = encoder.transform if isinstance(encoder, Encoder) and encoder.transform else Transform()
 
     def encode(graph: Graph) -> Tensor:
-        from graphssl.ops import dense
-
         return encoder(graph) if isinstance(encoder, Encoder) else encoder(dense(graph.x), graph.edge_index)
 
-    encoder.eval()
-    codes = embed(encode, lambda graph, h: pool(graph, h, how), data, Transform(), data.level, device)
-    encoder.train(training)
-    return codes
+    with evaluating(encoder):
+        return embed(encode, lambda graph, h: pool(graph, h, pooling), data, transform, data.level, device)

@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -24,7 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns 0, 1 where it failed, 2 where it was used wrongly."""
     arguments = parser().parse_args(argv)
     try:
-        arguments.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = lambda message, *rest, **named: print(f"graphssl: {message}", file=sys.stderr)
+            return arguments.run(arguments) or 0
     except UserError as error:
         return complain(error, 2)
     except (Diverged, OutOfMemory) as error:
@@ -36,7 +39,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return complain(f"{error.strerror or error}: {error.filename}" if error.filename else error, 1)
-    return 0
 
 
 def complain(what: object, status: int) -> int:
@@ -89,7 +91,7 @@ def parser() -> Parser:
     add.set_defaults(run=plot)
 
     add = commands.add_parser("list", help="names of " + ", ".join(LISTS))
-    add.add_argument("what", metavar="WHAT", choices=LISTS, help="one of " + ", ".join(LISTS))
+    add.add_argument("what", metavar="|".join(LISTS), choices=LISTS, help="what to list")
     add.add_argument("pattern", nargs="?", default="*", help="as of file names: '*mae*'")
     add.set_defaults(run=list_names)
 
@@ -121,57 +123,34 @@ def pretrain(a: argparse.Namespace) -> None:
     )  # fmt: skip
     loss = f", loss {run.history['loss'][0]:.4f} -> {run.history['loss'][-1]:.4f}" if run.history else ""
     print(f"{recipe.name} on {run.config['spec']['name']}: {run.config['epochs']} epochs{loss}")
-    print(f"saved to {out}; judge it: graphssl evaluate {out}")
+    print(f"saved to {out}; judge its codes: graphssl evaluate {out}")
 
 
 def evaluate(a: argparse.Namespace) -> None:
     import json
 
-    report = _load(a).evaluate(a.dataset, a.protocol)
+    import graphssl
+
+    if a.json is not None:
+        graphssl.pretrained.free(a.json, a.overwrite)
+        a.json.parent.mkdir(parents=True, exist_ok=True)
+    report = graphssl.load(a.folder).evaluate(a.dataset, a.protocol)
     print(report.table())
     if a.json is not None:
-        _free(a.json, a.overwrite)
         a.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
 
 
 def embed(a: argparse.Namespace) -> None:
-    import csv
+    import graphssl
 
-    import numpy as np
-
-    if a.to.suffix not in (".npy", ".csv"):
-        raise UserError(f"cannot write codes to {a.to.name!r}; end its name in .npy or .csv")
-    _free(a.to, a.overwrite)
-    run = _load(a)
-    data = run.data(a.dataset)
-    codes = run.embed(data, a.level).numpy()
-    a.to.parent.mkdir(parents=True, exist_ok=True)
-    if a.to.suffix == ".npy":
-        np.save(a.to, codes)
-    else:
-        by_node = (a.level or data.level) == "node"
-        names = data.node_names if by_node and data.node_names else range(len(codes))
-        with open(a.to, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["node" if by_node else "graph", *(f"code_{i}" for i in range(codes.shape[1]))])
-            writer.writerows([name, *row] for name, row in zip(names, codes.tolist(), strict=True))
-    print(f"codes {list(codes.shape)} of {data.name} written to {a.to}")
+    path, shape = graphssl.load(a.folder).export(a.to, a.dataset, a.level, a.overwrite)
+    print(f"codes {list(shape)} written to {path}")
 
 
 def plot(a: argparse.Namespace) -> None:
-    _free(a.to, a.overwrite)
-    print(f"drawn to {_load(a).plot(a.to, a.dataset, overwrite=a.overwrite)}")
-
-
-def _load(a: argparse.Namespace) -> Any:
     import graphssl
 
-    return graphssl.load(a.folder)
-
-
-def _free(path: Path, overwrite: bool) -> None:
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists already; choose another name, or say --overwrite")
+    print(f"drawn to {graphssl.load(a.folder).plot(a.to, a.dataset, a.overwrite)}")
 
 
 def list_names(a: argparse.Namespace) -> None:
@@ -193,7 +172,7 @@ def list_names(a: argparse.Namespace) -> None:
 
 PACKAGES = {
     "torch": "required", "torch-geometric": "required", "numpy": "required", "scipy": "required",
-    "scikit-learn": "required", "lightning-fabric": "required", "safetensors": "required", "tqdm": "required",
+    "scikit-learn": "required", "safetensors": "required", "tqdm": "required",
     "matplotlib": "drawing (plot); pip install 'graphssl[plot]'",
     "networkx": "networkx graphs as input; pip install networkx",
     "dgl": "DGL graphs as input; pip install dgl",
@@ -202,7 +181,7 @@ PACKAGES = {
 }  # fmt: skip
 
 
-def doctor(a: argparse.Namespace) -> None:
+def doctor(a: argparse.Namespace) -> int:
     import torch
 
     from graphssl.data import search_path
@@ -220,8 +199,7 @@ def doctor(a: argparse.Namespace) -> None:
     print(f"{'CPU':<18}{torch.get_num_threads()} threads, {mkl} MKL")
     for folder in search_path():
         print(f"{'data':<18}{folder}{'' if folder.is_dir() else ' (not there)'}")
-    if missing:
-        raise UserError(f"required packages are missing: {', '.join(missing)}; pip install graphssl")
+    return complain(f"required packages are missing: {', '.join(missing)}; pip install graphssl", 1) if missing else 0
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +29,7 @@ class Encoder(nn.Module):
         if pool not in POOLS:
             raise unknown("pooling", pool, POOLS)
         self.backbone, self.read, self.pooling = backbone, read, pool
+        self.transform: Callable[[Graph], Graph] | None = None  # what a graph goes through first; a recipe sets it
         self.dim_in = backbone.dim_in
         self.dim = backbone.dim if read == "last" else sum(backbone.widths)
 

@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
-from graphssl.data import Dataset
+from graphssl.data import Dataset, Transform
 from graphssl.data.loader import Batches, Full
 from graphssl.encoder import Encoder
 from graphssl.errors import Diverged, UserError, unknown
 from graphssl.graph import Graph
-from graphssl.pretrained import Pretrained
 from graphssl.train import generator_for, seeded
+
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 def finetune(
-    run: Pretrained, data: Dataset, *, split: str | None = None, epochs: int = 100, lr: float = 1e-3,
-    head_lr: float = 1e-2, weight_decay: float = 1e-4, batch_size: int = 32, seed: int = 0,
-) -> Pretrained:  # fmt: skip
-    """A copy of ``run`` whose encoder and new linear head were trained on the training part of ``split``.
+    encoder: Encoder, data: Dataset, transform: Transform, *, split: str | None = None, epochs: int = 100,
+    lr: float = 1e-3, head_lr: float = 1e-2, weight_decay: float = 1e-4, batch_size: int = 32, seed: int = 0,
+) -> tuple[Encoder, nn.Linear, list[dict[str, float]], dict[str, object]]:  # fmt: skip
+    """A copy of ``encoder`` and a new linear head, trained on the first repeat of ``split`` (None: the first split).
 
     Integer labels are classes (cross-entropy); float labels are yes or no where all are 0, 1 or missing (binary
-    cross-entropy) and numbers otherwise (squared error). The epoch with the lowest validation loss is kept; test labels
-    are never read. ``split`` None is the data set's first. Raises UserError where labels or splits are missing.
+    cross-entropy) and numbers otherwise (squared error). The epoch with the lowest validation loss is kept, or the last
+    where the split has no validation rows. Labels of test rows are not read. Returns encoder, head, a line an epoch and
+    what was chosen. Raises UserError where labels or splits are missing or a rate is not positive.
     """
     if data.y is None or data.task == "link":
         raise UserError(f"data set {data.name!r} has no labels to finetune on; give one that has")
@@ -37,84 +39,94 @@ def finetune(
     name = split or next(iter(data.splits))
     if name not in data.splits:
         raise unknown(f"split of {data.name}", name, data.splits)
-    parts, device = data.splits[name][0], run.device
-    y = data.y if data.y.ndim == 1 or not data.y.is_floating_point() else data.y.float()
-    loss_of, width = _loss(y)
-    encoder = copy.deepcopy(run.encoder)
+    if not (lr > 0 and head_lr > 0 and weight_decay >= 0 and epochs >= 1 and batch_size >= 1):
+        raise UserError("finetune takes positive lr, head_lr, epochs and batch_size, and a weight_decay of 0 or more")
+    parts, device = data.splits[name][0], next(encoder.parameters()).device
+    train, val = (rows[known(data.y[rows])] for rows in (parts.train, parts.val))
+    if not len(train):
+        raise UserError(f"split {name!r} of {data.name!r} has no labelled training rows; choose another split")
+    loss_of, width = loss_for(data.y[torch.cat([train, val])])
+    encoder = copy.deepcopy(encoder)
     with seeded(seed):
-        head = nn.Linear(encoder.dim, width).to(device)
+        head = nn.Linear(encoder.dim, width)
+    head = head.to(device)
     groups = [{"params": encoder.parameters(), "lr": lr}, {"params": head.parameters(), "lr": head_lr}]
     optimizer = torch.optim.Adam(groups, weight_decay=weight_decay)
-    best, kept, lines = float("inf"), copy.deepcopy((encoder.state_dict(), head.state_dict())), []
     loader: Full | Batches
     if data.task == "graph":
-        loader = Batches(data, run.plan.transform, device, batch_size, seed)
+        loader = Batches(data, transform, device, batch_size, seed)
     else:
-        loader = Full(data, run.plan.transform, device)
+        loader = Full(data, transform, device)
+    best, kept = float("inf"), (encoder.state_dict(), head.state_dict())
+    lines: list[dict[str, float]] = []
     for epoch in range(epochs):
-        with seeded(int(torch.randint(2**62, (), generator=generator_for(seed, epoch)))):
-            train_loss = _pass(encoder, head, loader, parts.train, y, loss_of, optimizer, epoch, seed)
-        with torch.no_grad():
-            val_loss = _pass(encoder, head, loader, parts.val, y, loss_of)
-        if not np.isfinite(train_loss):
+        with seeded(int(torch.randint(2**62, (), generator=generator_for(seed, epoch))), device):
+            order = train[np.random.default_rng([seed, epoch]).permutation(len(train))]
+            line: dict[str, float] = {"epoch": epoch + 1, "step": epoch + 1}
+            line["loss"] = one_pass(encoder, head, loader, order, data.y, loss_of, optimizer)
+        if not np.isfinite(line["loss"]):
             raise Diverged(f"finetuning: the loss is not finite in epoch {epoch + 1} of {epochs}; try a smaller lr")
-        lines.append({"epoch": epoch + 1, "step": epoch + 1, "loss": train_loss, "validation loss": val_loss})
-        if val_loss <= best:
-            best, kept = val_loss, copy.deepcopy((encoder.state_dict(), head.state_dict()))
+        if len(val):
+            with torch.no_grad():
+                line["validation loss"] = one_pass(encoder, head, loader, val, data.y, loss_of)
+        lines.append(line)
+        if line.get("validation loss", -1.0) <= best:
+            best = line.get("validation loss", best)
+            kept = copy.deepcopy((encoder.state_dict(), head.state_dict()))
     encoder.load_state_dict(kept[0])
     head.load_state_dict(kept[1])
-    method = copy.deepcopy(run.method)
-    method.encoder.load_state_dict(kept[0])
-    config = {
-        **run.config,
-        "finetuned": {"dataset": data.name, "split": name, "epochs": epochs, "lr": lr, "seed": seed},
-    }
-    plan = replace(run.plan, method=method.eval())
-    return Pretrained(plan, run.recipe, config, dataset=data, history=lines, module=run.module, head=head.eval())
+    kept_by = "lowest validation loss" if len(val) else "last epoch"
+    chosen: dict[str, object] = {
+        "split": name, "kept": kept_by, "epochs": epochs, "lr": lr, "head_lr": head_lr, "weight_decay": weight_decay,
+        "seed": seed,
+    }  # fmt: skip
+    return encoder.eval(), head.eval(), lines, chosen
 
 
-def _loss(y: Tensor):
-    """The loss for labels ``y`` and the width of the head."""
+def known(y: Tensor) -> Tensor:
+    """Which of the labels ``y`` [n] or [n, T] are there: not negative, or not all NaN."""
+    there = y.isfinite() if y.is_floating_point() else y >= 0
+    return there.any(1) if y.ndim == 2 else there
+
+
+def loss_for(y: Tensor) -> tuple[Loss, int]:
+    """The loss for labels like ``y`` and the width of the head."""
     if not y.is_floating_point():
-        return F.cross_entropy, int(y.max()) + 1
-    width = 1 if y.ndim == 1 else y.size(1)
-    known = y[y.isfinite()]
-    each = F.binary_cross_entropy_with_logits if bool(((known == 0) | (known == 1)).all()) else F.mse_loss
+        return lambda out, target: F.cross_entropy(out, target.flatten().long()), int(y.max()) + 1
+    there = y[y.isfinite()]
+    each = F.binary_cross_entropy_with_logits if bool(((there == 0) | (there == 1)).all()) else F.mse_loss
 
     def loss(out: Tensor, target: Tensor) -> Tensor:
-        target = target.view(len(out), -1)
+        target = target.view(len(out), -1).float()
         seen = target.isfinite()
-        return each(out[seen], target[seen]) if seen.any() else out.sum() * 0.0
+        return each(out[seen], target[seen])
 
-    return loss, width
+    return loss, 1 if y.ndim == 1 else y.size(1)
 
 
-def _pass(
-    encoder: Encoder, head: nn.Module, loader: Full | Batches, rows: Tensor, y: Tensor, loss_of, optimizer=None,
-    epoch: int = 0, seed: int = 0,
+def one_pass(
+    encoder: Encoder, head: nn.Module, loader: Full | Batches, rows: Tensor, y: Tensor, loss_of: Loss,
+    optimizer: Optimizer | None = None,
 ) -> float:  # fmt: skip
-    """One pass over the items at ``rows``, with steps where there is an optimizer; the mean loss."""
+    """The mean loss over the items at ``rows``, with optimizer steps where there is an optimizer."""
     encoder.train(optimizer is not None)
     total = 0.0
-    for graph, places, labels in _labelled(loader, rows, y, epoch if optimizer is not None else None, seed):
+    for graph, part in batches_of(loader, rows):
         codes = encoder(graph)
-        out = head(codes[places] if isinstance(loader, Full) else encoder.pool(graph, codes))
-        loss = loss_of(out, labels.to(out.device))
+        codes = codes[part.to(codes.device)] if isinstance(loader, Full) else encoder.pool(graph, codes)
+        loss = loss_of(head(codes), y[part].to(codes.device))
         if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-        total += loss.item() * len(labels)
-    return total / max(len(rows), 1)
+        total += loss.item() * len(part)
+    return total / len(rows)
 
 
-def _labelled(
-    loader: Full | Batches, rows: Tensor, y: Tensor, epoch: int | None, seed: int
-) -> Iterator[tuple[Graph, Tensor, Tensor]]:
-    """Graphs with the rows of theirs that count and their labels; shuffled where there is an epoch."""
+def batches_of(loader: Full | Batches, rows: Tensor) -> Iterator[tuple[Graph, Tensor]]:
+    """Graphs and which of ``rows`` they stand for: the one graph with all of them, or batches of graphs."""
     if isinstance(loader, Full):
-        yield loader.graph, rows.to(loader.graph.device), y[rows]
+        yield loader.graph, rows
         return
-    order = rows if epoch is None else rows[np.random.default_rng([seed, epoch]).permutation(len(rows))]
-    for part in order.split(loader.batch_size):
-        yield Graph.stack([loader.graphs[i] for i in part.tolist()]).to(loader.device), part, y[part]
+    for part in rows.split(loader.batch_size):
+        yield Graph.stack([loader.graphs[i] for i in part.tolist()]).to(loader.device), part

@@ -49,21 +49,27 @@ class Graph:
         """One graph from arrays, after the checks of the door.
 
         ``x`` is [N, F] or [N], dense or scipy sparse, of any number type; ``edge_index`` [2, E] integers. Floats become
-        float32, integers and booleans too. Raises UserError for what cannot be used; ``name`` is what it calls ``x``.
+        float32, integers and booleans too. All is copied: the Graph shares no memory with what it was built from.
+        Raises UserError for what cannot be used; ``name`` is what it calls ``x``.
         """
-        x = _content(x, name)
+        x = read_content(x, name)
         N = x.size(0)
         if N == 0:
             raise UserError(f"the graph has no nodes ({name} has shape {tuple(x.shape)}); give it at least one")
-        edges = _edges(edge_index, N)
+        edges = read_edges(edge_index)
+        outside = (edges < 0) | (edges >= N)
+        if outside.any():
+            column = int(outside.any(0).nonzero()[0])
+            raise UserError(
+                f"edge {column} joins nodes {edges[0, column]} and {edges[1, column]}, but the graph has nodes "
+                f"0 to {N - 1}; renumber the nodes from 0, or add the missing rows to x"
+            )
         source, target = edges
         order = (target * N + source).argsort(stable=True)
         along = {"edge_attr": edge_attr, "edge_weight": edge_weight}
         for key, value in along.items():
             if value is not None:
-                value = _numbers(value, key)
-                if not value.isfinite().all():
-                    raise UserError(f"{key} has values that are NaN, infinite or beyond float32; replace them")
+                value = read_numbers(value, key)
                 if value.ndim == 0 or value.size(0) != edges.size(1):
                     shape = tuple(value.shape)
                     raise UserError(f"{key} has shape {shape} for {edges.size(1)} edges; give one row an edge")
@@ -73,9 +79,9 @@ class Graph:
                 raise UserError(f"edge_weight has {along['edge_weight'].size(1)} columns; give one number an edge")
             along["edge_weight"] = along["edge_weight"].reshape(-1)
         if pos is not None:
-            pos = _numbers(pos, "pos")
-            if pos.size(0) != N:
-                raise UserError(f"pos has {pos.size(0)} rows for {N} nodes; give one row a node")
+            pos = read_numbers(pos, "pos")
+            if pos.ndim == 0 or pos.size(0) != N:
+                raise UserError(f"pos has shape {tuple(pos.shape)} for {N} nodes; give one row a node")
         batch = torch.zeros(N, dtype=torch.long)
         return cls(x=x, edge_index=edges[:, order].contiguous(), batch=batch, sizes=(N,), pos=pos, **along)
 
@@ -168,7 +174,11 @@ class Graph:
         place = keep.cumsum(0) - 1
         inside = self.keep_edges(keep[source] & keep[target])
         where = keep.nonzero().squeeze(1)
-        rows = where if self.rows is None and self.num_graphs == 1 else None if self.rows is None else self.rows[where]
+        rows = self.rows
+        if rows is not None:
+            rows = rows[where]
+        elif self.num_graphs == 1:
+            rows = where
         seeds = None if self.seeds is None else place[self.seeds[keep[self.seeds]]]
         batch = self.batch[where]
         return inside.replace(
@@ -185,20 +195,21 @@ class Graph:
         return self.replace(**moved)
 
 
-def _content(x: Any, name: str) -> Tensor | Rows:
+def read_content(x: Any, name: str) -> Tensor | Rows:
+    """``x`` [N, F] or [N] as float32 content of nodes, checked; sparse where it comes so."""
+    if x is None:
+        raise UserError(f"{name} is None; give one row of numbers a node, [nodes, features]")
     if isinstance(x, Rows):
-        values = x.value
+        pass
     elif sp.issparse(x):
+        _refuse_complex(x.dtype.kind == "c", name)
         x = Rows.from_scipy(x)
-        values = x.value
+    elif isinstance(x, Tensor) and x.layout != torch.strided:
+        _refuse_complex(x.is_complex(), name)
+        x = _from_torch_sparse(x)
     else:
-        if isinstance(x, Tensor) and x.layout != torch.strided:
-            x = _from_torch_sparse(x)
-            values = x.value
-        else:
-            x = _numbers(x, name)
-            x = x[:, None] if x.ndim == 1 else x
-            values = x
+        x = _floats(x, name)
+        x = x[:, None] if x.ndim == 1 else x
     if x.ndim != 2:
         raise UserError(f"{name} has shape {tuple(x.shape)}; expected [nodes, features]: reshape or flatten it")
     if x.size(0) and x.size(1) == 0:
@@ -206,7 +217,7 @@ def _content(x: Any, name: str) -> Tensor | Rows:
             f"the graph has no node features ({name} has shape {tuple(x.shape)}); "
             "use degrees: graphssl.data.degree_features(edge_index, num_nodes)"
         )
-    bad = ~values.isfinite()
+    bad = ~(x.value if isinstance(x, Rows) else x).isfinite()
     if bad.any():
         where = bad.nonzero()[0].tolist()
         if isinstance(x, Rows):
@@ -218,42 +229,54 @@ def _content(x: Any, name: str) -> Tensor | Rows:
     return x
 
 
-def _from_torch_sparse(x: Tensor) -> Rows:
-    coo = x.to_sparse_coo().coalesce()
-    row, col = coo.indices().cpu().numpy()
-    return Rows.from_scipy(sp.csr_matrix((coo.values().float().cpu().numpy(), (row, col)), shape=tuple(x.shape)))
+def read_numbers(values: Any, name: str) -> Tensor:
+    """What nodes or edges carry besides, as float32, checked."""
+    numbers = _floats(values, name)
+    if not numbers.isfinite().all():
+        raise UserError(f"{name} has values that are NaN, infinite or beyond float32; replace them")
+    return numbers
 
 
-def _numbers(x: Any, name: str) -> Tensor:
-    """``x`` as a float32 tensor on the CPU, whatever numbers it holds."""
-    if isinstance(x, Tensor):
-        tensor = x.detach().cpu()
-    else:
-        array = np.asarray(x)
-        if array.dtype.kind not in "biuf":
-            raise UserError(f"{name} holds {array.dtype}, not numbers; turn it into a float array [rows, columns]")
-        tensor = torch.from_numpy(np.ascontiguousarray(array))
-    if tensor.is_complex():
-        raise UserError(f"{name} holds complex numbers; split them into real and imaginary columns")
-    return tensor.to(torch.float32).contiguous()
-
-
-def _edges(edge_index: Any, num_nodes: int) -> Tensor:
-    """``edge_index`` as int64 [2, E] on the CPU, checked."""
+def read_edges(edge_index: Any) -> Tensor:
+    """``edge_index`` as int64 [2, E] on the CPU; whether its nodes exist is for the caller to check."""
     way_out = "give integers of shape [2, edges]: row 0 sources, row 1 targets"
-    edges = edge_index if isinstance(edge_index, Tensor) else torch.from_numpy(np.asarray(edge_index))
-    edges = edges.detach().cpu()
+    edges = _tensor(edge_index, "edge_index", way_out)
     if edges.ndim != 2 or edges.size(0) != 2:
-        hint = "; transpose it" if edges.ndim == 2 and edges.size(1) == 2 else f"; {way_out}"
-        raise UserError(f"edge_index has shape {tuple(edges.shape)}, expected [2, edges]{hint}")
+        hint = "transpose it" if edges.ndim == 2 and edges.size(1) == 2 else way_out
+        raise UserError(f"edge_index has shape {tuple(edges.shape)}, expected [2, edges]; {hint}")
     if edges.numel() and (edges.is_floating_point() or edges.dtype == torch.bool or edges.is_complex()):
         raise UserError(f"edge_index holds {edges.dtype}, expected integers; {way_out}")
-    edges = edges.long()
-    outside = (edges < 0) | (edges >= num_nodes)
-    if outside.any():
-        column = int(outside.any(0).nonzero()[0])
-        raise UserError(
-            f"edge {column} joins nodes {edges[0, column]} and {edges[1, column]}, but the graph has nodes "
-            f"0 to {num_nodes - 1}; renumber the nodes from 0, or add the missing rows to x"
-        )
-    return edges
+    return edges.long()
+
+
+def _floats(values: Any, name: str) -> Tensor:
+    """``values`` as a float32 tensor of its own on the CPU, whatever numbers they are."""
+    tensor = _tensor(values, name, "turn it into a float array [rows, columns]")
+    _refuse_complex(tensor.is_complex(), name)
+    return tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
+
+
+def _tensor(values: Any, name: str, way_out: str) -> Tensor:
+    """``values`` as a tensor on the CPU; may share their memory."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu()
+    try:
+        array = np.require(values, requirements=["C", "W"])
+    except (TypeError, ValueError) as error:
+        kind = type(values).__name__
+        raise UserError(f"{name} is a {kind} that makes no array (rows of different lengths?); {way_out}") from error
+    try:
+        return torch.from_numpy(array)
+    except TypeError as error:
+        raise UserError(f"{name} holds {array.dtype}, not numbers that torch knows; {way_out}") from error
+
+
+def _refuse_complex(is_complex: bool, name: str) -> None:
+    if is_complex:
+        raise UserError(f"{name} holds complex numbers; split them into real and imaginary columns")
+
+
+def _from_torch_sparse(x: Tensor) -> Rows:
+    coo = x.detach().to_sparse_coo().coalesce()
+    row, col = coo.indices().cpu().numpy()
+    return Rows.from_scipy(sp.csr_matrix((coo.values().float().cpu().numpy(), (row, col)), shape=tuple(x.shape)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,23 +14,24 @@ from graphssl.errors import UserError
 MOST = 3000  # points that are drawn; t-SNE's time grows faster than linearly
 
 
-def plot_codes(
-    codes: Tensor, path: str | Path, y: Tensor | None = None, *, classes: Sequence[str] = (), title: str = "",
-    overwrite: bool = False,
-) -> Path:  # fmt: skip
-    """Draws codes [N, D] as a 2-D t-SNE map, coloured by ``y`` [N] where given, to a .png, .pdf or .svg file.
-
-    More than 3000 rows are thinned evenly. Needs matplotlib; raises UserError where it is missing, or ``path`` exists.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UserError("drawing needs matplotlib; pip install 'graphssl[plot]'") from error
-    path = Path(path)
+def check_picture(path: Path) -> None:
+    """Raises UserError where nothing can be drawn to ``path``: another kind of file, or matplotlib is missing."""
     if path.suffix not in (".png", ".pdf", ".svg"):
         raise UserError(f"cannot draw to {path.name!r}; end its name in .png, .pdf or .svg")
-    if path.exists() and not overwrite:
-        raise UserError(f"{path} exists already; choose another name, or say overwrite")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("drawing needs matplotlib; pip install 'graphssl[plot]'")
+
+
+def plot_codes(
+    codes: Tensor, path: Path, y: Tensor | None = None, *, classes: Sequence[str] = (), title: str = ""
+) -> Path:
+    """Draws codes [N, D] as a 2-D t-SNE map, coloured by ``y`` [N] where given, to a .png, .pdf or .svg file.
+
+    More than 3000 rows are thinned evenly. Raises UserError as ``check_picture`` does.
+    """
+    check_picture(path)
+    from matplotlib.figure import Figure  # slow to import, and optional
+
     rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), MOST)).round().astype(int))
     across, up = two_dimensional(codes.numpy()[rows]).T
     figure = Figure(figsize=(7, 6), layout="constrained")

@@ -1,13 +1,14 @@
-"""What pretraining returns: an encoder with its settings, to embed with, judge, tune, save and draw."""
+"""What pretraining returns: an encoder with its settings, to embed with, judge, tune, save, export and draw."""
 
 from __future__ import annotations
 
 import copy
+import csv
 import hashlib
 import json
-import os
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,21 @@ from graphssl.data import Dataset, Transform, load_dataset, to_dataset
 from graphssl.data.loader import Batches
 from graphssl.encoder import Encoder, pool
 from graphssl.errors import UserError, unknown
+from graphssl.finetune import finetune
 from graphssl.graph import Graph
 from graphssl.methods import Method
 from graphssl.ops import Content, Rows, dense
-from graphssl.probes import EDGE_EXPOSURE, Outcome, get_protocol, judge
-from graphssl.recipes import Plan, Recipe, Spec
-from graphssl.recipes.base import get_recipe
+from graphssl.plot import check_picture, plot_codes
+from graphssl.probes import EDGE_EXPOSURE, get_protocol, judge
+from graphssl.recipes import Plan, Published, Recipe, Spec, get_recipe
 from graphssl.recipes.custom import custom
-from graphssl.report import Report, Row
-from graphssl.train import seeded
+from graphssl.report import RAW, UNTRAINED, Report, Row
+from graphssl.train import evaluating, memory_advice, seeded
 
 
 def dataset_of(data: Any) -> Dataset:
-    """A name as a data set loaded, anything else through the door."""
-    if isinstance(data, str) and not data.endswith(".npz") and not os.path.isdir(data):
+    """A name as the data set of that name, anything else through the door."""
+    if isinstance(data, str) and not Path(data).exists() and not data.endswith(".npz"):
         return load_dataset(data)
     return to_dataset(data)
 
@@ -59,51 +61,60 @@ def fingerprint(dataset: Dataset) -> str:
 
 def versions() -> dict[str, str]:
     """What must be the same for runs to be bit-equal."""
-    import torch_geometric
-
     return {
         "graphssl": version("graphssl"), "python": platform.python_version(), "torch": torch.__version__,
-        "torch_geometric": torch_geometric.__version__, "numpy": np.__version__, "machine": platform.machine(),
+        "torch_geometric": version("torch_geometric"), "numpy": np.__version__, "machine": platform.machine(),
         "threads": str(torch.get_num_threads()),
     }  # fmt: skip
 
 
 @torch.no_grad()
 def embed(
-    encode: Callable[[Graph], Tensor], pool: Callable[[Graph, Tensor], Tensor], dataset: Dataset, transform: Transform,
-    level: str, device: torch.device | str,
+    encode: Callable[[Graph], Tensor], pooled: Callable[[Graph, Tensor], Tensor], dataset: Dataset,
+    transform: Callable[[Graph], Graph], level: str, device: torch.device | str,
 ) -> Tensor:  # fmt: skip
     """Codes on the CPU: [N, D] of all nodes in order (``level`` "node") or [B, D] of all graphs ("graph")."""
     if level not in ("node", "graph"):
         raise unknown("level", level, ("node", "graph"))
     parts = []
-    for graph in Batches(dataset, transform, device, batch_size=256).in_order():
-        codes = encode(graph)
-        parts.append((pool(graph, codes) if level == "graph" else codes).float().cpu())
+    with memory_advice(f"embedding {dataset.name}"):
+        for graph in Batches(dataset, transform, device, batch_size=256).in_order():
+            codes = encode(graph)
+            parts.append((pooled(graph, codes) if level == "graph" else codes).float().cpu())
     return torch.cat(parts)
 
 
 class Pretrained:
     """An encoder and all that is known of how it came to be.
 
-    ``history`` is a dict of lists with one entry an epoch; ``config`` is what config.json holds.
+    ``history`` is a dict of lists with one entry an epoch; ``config`` is what config.json holds; ``head`` is the linear
+    layer that ``finetune`` trained, else None.
     """
 
     def __init__(
         self, plan: Plan, recipe: Recipe, config: dict[str, Any], *, dataset: Dataset | None = None,
-        history: list[dict[str, float]] | None = None, module: nn.Module | None = None, head: nn.Module | None = None,
+        lines: list[dict[str, float]] | None = None, module: nn.Module | None = None, head: nn.Module | None = None,
     ):  # fmt: skip
         self.plan, self.recipe, self.config, self.dataset, self.head = plan, recipe, config, dataset, head
         self.method: Method = plan.method
         self.encoder: Encoder = plan.method.encoder
         self.module = module  # the user's own encoder before training, for the control
-        lines = history or []
-        self.history = {key: [line[key] for line in lines if key in line] for key in (lines[-1] if lines else {})}
+        self.lines = lines or []
+
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Losses, learning rate and seconds by name, one entry an epoch; NaN where an epoch had none."""
+        keys = dict.fromkeys(key for line in self.lines for key in line)
+        return {key: [line.get(key, float("nan")) for line in self.lines] for key in keys}
 
     def __repr__(self) -> str:
         done = f"{self.config['epochs']} epochs, seed {self.config['seed']}"
-        what = f"{self.config['method']} on {self.config['spec']['name']}"
-        return f"Pretrained({what}, {done}, codes of width {self.encoder.dim})"
+        return f"Pretrained({self.name} on {self.config['spec']['name']}, {done}, codes of width {self.encoder.dim})"
+
+    @property
+    def name(self) -> str:
+        """What reports call its codes."""
+        return self.config["method"] + (", finetuned" if "finetuned" in self.config else "")
 
     @property
     def device(self) -> torch.device:
@@ -113,16 +124,22 @@ class Pretrained:
         """The data set given, or the one pretrained on; UserError where it is not at hand or does not fit."""
         spec = self.config["spec"]
         if dataset is None and self.dataset is None:
-            if spec["name"] in ("data", "graph"):
+            source = self.config.get("source")
+            if source and Path(source).exists():
+                found = to_dataset(source)
+            elif spec["known"]:
+                found = load_dataset(spec["name"])
+            else:
                 raise UserError(
-                    "this run was pretrained on data of your own, which is not saved with it; pass it again"
+                    f"this run was pretrained on data of your own ({spec['name']}), which is not saved with it; pass "
+                    "it again (dataset=..., --dataset FILE)"
                 )
-            self.dataset = load_dataset(spec["name"])
-            if fingerprint(self.dataset) != self.config["fingerprint"]:
-                self.dataset = None
+            if fingerprint(found) != self.config["fingerprint"]:
                 raise UserError(
-                    f"the data set {spec['name']!r} found now differs from the one pretrained on; pass yours"
+                    f"the data set {spec['name']!r} found now differs from the one pretrained on; pass "
+                    "yours (dataset=..., --dataset FILE)"
                 )
+            self.dataset = found
         chosen = self.dataset if dataset is None else dataset_of(dataset)
         assert chosen is not None
         if chosen.dim != spec["dim"]:
@@ -137,45 +154,63 @@ class Pretrained:
         return self._codes(self.encoder, self.data(dataset), level)
 
     def _codes(self, encoder: Encoder, dataset: Dataset, level: str | None = None) -> Tensor:
-        training = encoder.training
-        encoder.eval()
-        codes = embed(encoder, encoder.pool, dataset, self.plan.transform, level or dataset.level, self.device)
-        encoder.train(training)
-        return codes
+        with evaluating(encoder):
+            return embed(encoder, encoder.pool, dataset, self.plan.transform, level or dataset.level, self.device)
 
-    def untrained(self) -> Encoder | None:
-        """The encoder as it was before the first step; None for a method object of the user's."""
-        if self.recipe.name == "custom":
-            return None
+    def untrained(self) -> Encoder:
+        """The encoder as it was before the first step, or one of the same shape after ``load`` of an object's run."""
         spec, settings = Spec(**self.config["spec"]), dict(self.config["settings"])
         if self.module is not None:
             settings["encoder"] = copy.deepcopy(self.module)
         with seeded(self.config["seed"]):
             return self.recipe.plan(spec, settings).method.encoder.to(self.device)
 
-    def evaluate(self, dataset: Any = None, protocol: str | None = None) -> Report:
+    def evaluate(self, dataset: Any = None, protocol: str | None = None, *, seed: int | None = None) -> Report:
         """Judges the frozen codes by ``protocol``, or by every one that the data set offers, beside controls.
 
         The controls are raw features and the encoder before training; where the recipe cites a published figure, that
-        too.
+        too. ``seed`` is the probe's, None: the run's. Raises UserError for a run that was finetuned on the labels of
+        that data: a protocol's codes have seen none.
         """
         data = self.data(dataset)
-        notes = () if data is self.dataset or data.task != "link" else (EDGE_EXPOSURE,)
-        before = self.untrained()
-        subjects = {self.config["method"]: self._codes(self.encoder, data)}
-        if before is not None and self.config["epochs"] > 0:
-            subjects["untrained encoder"] = self._codes(before, data)
-        published = self.plan.published if data.name == self.config["spec"]["name"] else {}
+        mark = fingerprint(data)
+        if self.config.get("finetuned", {}).get("fingerprint") == mark:
+            raise UserError(
+                f"this run was finetuned on labels of {data.name!r}, and protocols judge codes that have seen none; "
+                "use predict(), or evaluate the run before it was finetuned"
+            )
+        own = self.module is not None or self.recipe.name == "custom"
+        unsure = data.task == "link" and (own or set(self.config["seen"]) != {mark})
+        notes: tuple[str, ...] = (EDGE_EXPOSURE,) if unsure else ()
+        usual = self.recipe.settings(Spec(**self.config["spec"]), {})
+        other = {k: v for k, v in self.config["settings"].items() if usual.get(k) != v}
+        if self.plan.published and other:
+            notes += (
+                f"not the settings behind the published figure: {', '.join(f'{k}={v}' for k, v in other.items())}",
+            )
+        subjects = {self.name: self._codes(self.encoder, data)}
+        if self.config["epochs"] > 0:
+            subjects[UNTRAINED] = self._codes(self.untrained(), data)
         return judge_all(
-            subjects, data, protocol, seed=self.config["seed"], notes=notes, published=published,
-            pooling=self.encoder.pooling,
+            subjects, data, protocol, seed=self.config["seed"] if seed is None else seed,
+            notes=notes, pooling=self.encoder.pooling,
+            published=self.plan.published if data.known and data.name == self.config["spec"]["name"] else {},
         )  # fmt: skip
 
     def finetune(self, dataset: Any = None, **settings: Any) -> Pretrained:
-        """Trains encoder and a linear head on the labels of the training part; see ``graphssl.finetune.finetune``."""
-        from graphssl.finetune import finetune
+        """A copy of this run whose encoder and new linear head were trained on the labels of the training part.
 
-        return finetune(self, self.data(dataset), **settings)
+        ``settings`` are those of ``graphssl.finetune.finetune``: split, epochs, lr, head_lr, weight_decay, batch_size,
+        seed.
+        """
+        data = self.data(dataset)
+        encoder, head, lines, chosen = finetune(self.encoder, data, self.plan.transform, **settings)
+        method = copy.deepcopy(self.method)
+        method.encoder.load_state_dict(encoder.state_dict())
+        tuned = {"dataset": data.name, "fingerprint": fingerprint(data), **chosen}
+        plan = replace(self.plan, method=method.eval())
+        config = {**self.config, "finetuned": tuned}
+        return Pretrained(plan, self.recipe, config, dataset=data, lines=lines, module=self.module, head=head)
 
     def predict(self, dataset: Any = None) -> Tensor:
         """Outputs of the head that ``finetune`` trained, on the CPU: [N, C] for nodes, [B, C] for graphs."""
@@ -187,9 +222,9 @@ class Pretrained:
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes config, weights and history to ``folder``; UserError where a run is there already."""
         folder = Path(folder)
-        store.open_folder(folder, resume=False, overwrite=overwrite)
-        lines = [dict(zip(self.history, values, strict=True)) for values in zip(*self.history.values(), strict=True)]
-        text = "".join(json.dumps(line) + "\n" for line in lines)
+        store.check_folder(folder, resume=False, overwrite=overwrite)
+        store.open_folder(folder, keep=False)
+        text = "".join(json.dumps(line) + "\n" for line in self.lines)
         store.write_atomically(folder / store.METRICS, lambda new: new.write_text(text))
         store.save_weights(folder / store.WEIGHTS, self.method)
         if self.head is not None:
@@ -197,36 +232,74 @@ class Pretrained:
         store.write_json(folder / store.CONFIG, {**self.config, "finished": True})
         return folder
 
+    def export(
+        self, path: str | Path, dataset: Any = None, level: str | None = None, overwrite: bool = False
+    ) -> tuple[Path, tuple[int, ...]]:
+        """Writes the codes to a .npy file, or to a .csv whose first column names the nodes or graphs; their shape.
+
+        Names are those that the data came with, else row numbers. Raises UserError where ``path`` exists.
+        """
+        path = Path(path)
+        if path.suffix not in (".npy", ".csv"):
+            raise UserError(f"cannot write codes to {path.name!r}; end its name in .npy or .csv")
+        free(path, overwrite)
+        data = self.data(dataset)
+        what = level or data.level
+        codes = self.embed(data, what).numpy()
+        names = data.node_names if what == "node" else data.item_names
+
+        def write(new: Path) -> None:
+            if path.suffix == ".npy":
+                with open(new, "wb") as binary:
+                    np.save(binary, codes)
+                return
+            with open(new, "w", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow([what, *(f"code_{i}" for i in range(codes.shape[1]))])
+                rows = zip(names or range(len(codes)), codes.tolist(), strict=True)
+                writer.writerows([name, *row] for name, row in rows)
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.write_atomically(path, write)
+        return path, codes.shape
+
     def plot(self, path: str | Path, dataset: Any = None, overwrite: bool = False) -> Path:
         """Draws a 2-D map of the codes, coloured by label where there is one, to ``path`` (.png, .pdf or .svg)."""
-        from graphssl.plot import plot_codes
-
+        path = Path(path)
+        check_picture(path)
+        free(path, overwrite)
         data = self.data(dataset)
-        title = f"{data.name}, {self.config['method']}"
-        return plot_codes(self.embed(data), path, data.y, classes=data.classes, title=title, overwrite=overwrite)
+        return plot_codes(self.embed(data), path, data.y, classes=data.classes, title=f"{data.name}, {self.name}")
+
+
+def free(path: Path, overwrite: bool) -> None:
+    """Raises UserError where there is something at ``path`` and it is not to be replaced."""
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give the name of a file")
+    if path.exists() and not overwrite:
+        raise UserError(f"{path} exists already; choose another name, or overwrite=True (--overwrite)")
 
 
 def judge_all(
-    subjects: dict[str, Tensor], data: Dataset, protocol: str | None, *, seed: int, notes: tuple[str, ...] = (),
-    published: Any = None, pooling: str = "mean",
+    subjects: Mapping[str, Tensor], data: Dataset, protocol: str | None, *, seed: int, notes: tuple[str, ...] = (),
+    published: Mapping[str, Published] | None = None, pooling: str = "mean",
 ) -> Report:  # fmt: skip
     """A Report of ``subjects`` (codes by name, the first is judged), raw features and published figures."""
     names = (get_protocol(protocol).name,) if protocol else data.protocols
     if not names:
         raise UserError(
-            f"data set {data.name!r} has nothing to judge codes by (no labels); use embed, or data with labels"
+            f"data set {data.name!r} offers no protocol to judge codes by (labels or a split are missing, or its "
+            "labels are of a kind that none takes yet); use embed or plot, or give labels"
         )
-    raw = raw_features(data, pooling)
+    judged = next(iter(subjects))
     rows = []
     for name in names:
         about = get_protocol(name)
-        for who, codes in {**subjects, "raw features": raw}.items():
-            outcome: Outcome = judge(codes, data, name, seed)
-            own = notes if who in subjects and who != "untrained encoder" else ()
-            rows.append(Row.of(about, who, outcome, notes=own))
+        for who, codes in {**subjects, RAW: raw_features(data, pooling)}.items():
+            rows.append(Row.of(about, who, judge(codes, data, name, seed), notes=notes if who == judged else ()))
         if published and name in published:
             figure = published[name]
-            rows.append(Row.published(about, figure.score, figure.std, figure.source))
+            rows.append(Row.published(about, figure.score, figure.std, figure.source, figure.std_over))
     return Report(data.name, rows)
 
 
@@ -238,33 +311,52 @@ def raw_features(data: Dataset, how: str) -> Tensor | Rows:
     return embed(lambda graph: dense(graph.x), lambda graph, x: pool(graph, x, how), data, Transform(), "graph", "cpu")
 
 
-def load(folder: str | Path, *, method: Method | None = None, encoder: nn.Module | None = None) -> Pretrained:
+def load(
+    folder: str | Path, *, method: Method | None = None, encoder: nn.Module | None = None, unfinished: bool = False
+) -> Pretrained:
     """The run that ``pretrain(out=...)`` or ``save`` wrote to ``folder``; nothing is unpickled.
 
-    A run of your own Method or encoder module needs that object again, as ``method`` or ``encoder``.
-    Raises UserError for a folder that is no finished run, or that is damaged.
+    A run of your own Method or encoder module needs such an object again, as ``method`` or ``encoder``. ``unfinished``
+    reads the checkpoint of a run that was stopped, to look at or to go on from with other settings.
+    Raises UserError for a folder that is no run, that is damaged, or unfinished where that was not asked for.
     """
     folder = Path(folder)
     config = store.read_config(folder)
-    if not config.get("finished"):
-        raise UserError(f"the run in {folder} has not finished; go on with pretrain(..., out=..., resume=True)")
-    spec, settings = Spec(**config["spec"]), dict(config["settings"])
-    own = config.get("own_encoder")
+    if not (config["finished"] or unfinished):
+        raise UserError(
+            f"the run in {folder} has not finished; go on with resume=True (graphssl pretrain ... --resume), or read "
+            "its last checkpoint with load(folder, unfinished=True)"
+        )
+    settings, own = dict(config["settings"]), config.get("own_encoder")
     if own and encoder is None:
         raise UserError(
             f"the run in {folder} used an encoder of your own ({own}); pass load(folder, encoder=...) with one"
         )
     if own:
         settings["encoder"] = copy.deepcopy(encoder)
-    recipe = custom(method, config["method"], folder) if config["recipe"] == "custom" else get_recipe(config["recipe"])
-    with seeded(config["seed"]):
-        plan = recipe.plan(spec, settings)
-    tensors, _ = store.read_tensors(folder / store.WEIGHTS)
-    store.load_tensors(plan.method, tensors, str(folder / store.WEIGHTS))
-    plan.method.eval()
+    if config["recipe"] == "custom" and method is None:
+        name = config["method"]
+        raise UserError(
+            f"the run in {folder} used a method of your own ({name}); pass load(folder, method=...) with one"
+        )
+    recipe = custom(method) if config["recipe"] == "custom" and method is not None else get_recipe(config["recipe"])
+    try:
+        with seeded(config["seed"]):
+            plan = recipe.plan(Spec(**config["spec"]), settings)
+    except TypeError as error:
+        raise UserError(f"{folder / store.CONFIG} was damaged or is of another version ({error})") from error
+    lines = store.read_metrics(folder)
+    if config["finished"]:
+        tensors, _ = store.read_tensors(folder / store.WEIGHTS)
+        store.load_tensors(plan.method, tensors, str(folder / store.WEIGHTS))
+    else:
+        step, _ = store.load_checkpoint(folder, plan.method)
+        lines = [line for line in lines if line["step"] <= step]
+        config["epochs"] = int(lines[-1]["epoch"]) if lines else 0
     head = None
     if (folder / store.HEAD).exists():
         tensors, _ = store.read_tensors(folder / store.HEAD)
         head = nn.Linear(tensors["weight"].size(1), tensors["weight"].size(0)).eval()
         store.load_tensors(head, tensors, str(folder / store.HEAD))
-    return Pretrained(plan, recipe, config, history=store.read_metrics(folder), module=encoder, head=head)
+    plan.method.eval()
+    return Pretrained(plan, recipe, config, lines=lines, module=encoder, head=head)

@@ -164,9 +164,9 @@ class Report:
         rows = [row for row in self.rows if (row.dataset, row.protocol) == (dataset, protocol)]
         heading = self.headings[protocol]
         headline = next((next(iter(row.metrics)) for row in rows if row.metrics), heading.metric)
-        unit = f" in {heading.unit}" if heading.unit else ""
+        unit = f" ({heading.unit})" if heading.unit else ""
         direction = "higher" if heading.higher_is_better else "lower"
-        lines = [f"{dataset}: {protocol} (version {rows[0].version}), {headline}{unit}, {direction} is better"]
+        lines = [f"{dataset}: {protocol} (version {rows[0].version}), {headline}{unit}; {direction} is better"]
         lines += textwrap.wrap(heading.about, WIDTH, initial_indent="  ", subsequent_indent="  ")
         lines.append("")
         lines += _align(self._cells(rows, headline, heading))
@@ -186,7 +186,9 @@ class Report:
         def difference(row: Row) -> str:
             if control is None or row.name == UNTRAINED:
                 return ""
-            return f"{row.score - control:+.{digits}f}"
+            gain = row.score - control
+            verdict = "" if heading.higher_is_better else " better" if gain < 0 else " worse"
+            return f"{gain:+.{digits}f}{verdict}"
 
         cells = [["", headline, *beside, "against untrained", "± over"]]
         for row in rows:

@@ -25,7 +25,10 @@ from graphssl.errors import UserError
 
 CONFIG, METRICS, WEIGHTS, CHECKPOINT = "config.json", "metrics.jsonl", "model.safetensors", "checkpoint.safetensors"
 HEAD = "head.safetensors"
+OURS = (METRICS, WEIGHTS, CHECKPOINT, HEAD, CONFIG)  # the config last: a folder without it is no run any more
 FORMAT = 1
+UMASK = os.umask(0)
+os.umask(UMASK)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -35,6 +38,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         write(new)
         with open(new, "rb+") as file:
             os.fsync(file.fileno())
+        os.chmod(new, 0o666 & ~UMASK)  # safetensors writes for the owner alone
         os.replace(new, path)
     finally:
         new.unlink(missing_ok=True)
@@ -77,7 +81,7 @@ def save_weights(path: Path, module: nn.Module) -> None:
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Tensors and header of a safetensors file; UserError where it is missing, cut short or something else."""
     if not path.exists():
-        raise UserError(f"{path} is missing; was the run interrupted? then go on with resume=True")
+        raise UserError(f"{path} is missing; was the run interrupted? then go on with resume=True (--resume)")
     try:
         with safe_open(str(path), "pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -85,8 +89,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise UserError(f"{path} is cut short or no safetensors file ({error}); copy it again or rerun") from error
 
 
-def save_checkpoint(folder: Path, method: nn.Module, optimizer: Optimizer, step: int) -> bool:
-    """Writes weights, optimizer and step in one file; False, and the last one kept, where something is not finite."""
+def save_checkpoint(
+    folder: Path, method: nn.Module, optimizer: Optimizer, step: int, partial: Mapping[str, float] | None = None
+) -> bool:
+    """Writes weights, optimizer and step in one file; False, and the last one kept, where something is not finite.
+
+    ``partial`` holds the losses summed so far in an epoch that has not ended.
+    """
     tensors = {f"method.{name}": tensor for name, tensor in tensors_of(method).items()}
     if not all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point()):
         return False
@@ -98,19 +107,23 @@ def save_checkpoint(folder: Path, method: nn.Module, optimizer: Optimizer, step:
                 tensors[f"optimizer.{i}.{key}"] = value.detach().cpu().contiguous().clone()
             else:
                 numbers[f"{i}.{key}"] = value
-    header = {"step": str(step), "optimizer": json.dumps(numbers)}
+    header = {"step": str(step), "optimizer": json.dumps(numbers), "partial": json.dumps(dict(partial or {}))}
     write_atomically(folder / CHECKPOINT, lambda new: save_file(tensors, new, metadata=header))
     return True
 
 
-def load_checkpoint(folder: Path, method: nn.Module, optimizer: Optimizer) -> int:
-    """Restores what ``save_checkpoint`` wrote and returns its step."""
+def load_checkpoint(
+    folder: Path, method: nn.Module, optimizer: Optimizer | None = None
+) -> tuple[int, dict[str, float]]:
+    """Restores what ``save_checkpoint`` wrote and returns its step and partial losses; no optimizer: weights alone."""
     path = folder / CHECKPOINT
     tensors, header = read_tensors(path)
     if "step" not in header:
         raise UserError(f"{path} is no checkpoint of graphssl; remove it or choose another folder")
     weights = {name.removeprefix("method."): t for name, t in tensors.items() if name.startswith("method.")}
     load_tensors(method, weights, str(path))
+    if optimizer is None:
+        return int(header["step"]), {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     entries: dict[str, Any] = {
         name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")
@@ -122,7 +135,7 @@ def load_checkpoint(folder: Path, method: nn.Module, optimizer: Optimizer) -> in
         if isinstance(value, Tensor) and key != "step":  # Adam keeps its step counter on the host
             value = value.to(parameter.device)
         optimizer.state[parameter][key] = value
-    return int(header["step"])
+    return int(header["step"]), json.loads(header["partial"])
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -132,18 +145,24 @@ def read_config(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder} is no folder; give the folder of a run (out=... of pretrain, or where you saved it)")
     if not path.exists():
         raise UserError(f"{folder} is not the folder of a run: it has no {CONFIG}; give the out=... of a pretrain")
+    damaged = UserError(f"{path} is not the config of a graphssl run, or was damaged; give the folder of a run")
     try:
         config = json.loads(path.read_text())
-        config["format"], config["method"], config["spec"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(
-            f"{path} is not the config of a graphssl run, or was damaged; give the folder of a run"
-        ) from error
+    except ValueError as error:
+        raise damaged from error
+    if not isinstance(config, dict) or not isinstance(config.get("format"), int):
+        raise damaged
     if config["format"] > FORMAT:
-        raise UserError(
-            f"{folder} was written by a newer graphssl ({config['versions'].get('graphssl')}); update graphssl"
-        )
+        raise UserError(f"{folder} was written by a newer graphssl; update graphssl")
+    if any(not isinstance(config.get(key), kind) for key, kind in KEYS.items()):
+        raise damaged
     return config
+
+
+KEYS = {
+    "method": str, "recipe": str, "settings": dict, "spec": dict, "fingerprint": str, "seen": list, "seed": int,
+    "epochs": int, "precision": str, "device": str, "versions": dict, "finished": bool,
+}  # fmt: skip
 
 
 def is_run(folder: Path) -> bool:
@@ -154,33 +173,46 @@ def is_run(folder: Path) -> bool:
     return True
 
 
-def open_folder(out: Path, resume: bool, overwrite: bool) -> bool:
-    """Makes ``out`` ready for a run; True where there is a run in it to go on with.
+def check_folder(out: Path, resume: bool, overwrite: bool) -> bool:
+    """Whether there is a run in ``out`` to go on with; changes nothing.
 
-    Raises UserError where something is there already and neither ``resume`` nor ``overwrite`` says what to do with it;
-    ``overwrite`` removes nothing but a run's own folder.
+    Raises UserError where something is there already and neither ``resume`` nor ``overwrite`` says what to do with it,
+    or where it is not a run's own folder.
     """
     if resume and overwrite:
         raise UserError("resume and overwrite contradict each other; choose one")
     if out.exists() and not out.is_dir():
         raise UserError(f"{out} is a file; choose a folder for out")
     if not out.exists() or not any(out.iterdir()):
-        out.mkdir(parents=True, exist_ok=True)
         return False
-    if not is_run(out):
-        left_over = [p for p in out.iterdir() if not (p.name.startswith(".") and p.name.endswith(".new"))]
-        if not left_over:  # killed before its config was whole
-            return False
-        raise UserError(f"{out} holds files that are no run of graphssl ({left_over[0].name}, ...); choose another out")
-    if resume:
-        return True
-    if not overwrite:
-        raise UserError(
-            f"{out} holds a run already; go on with resume, replace it with overwrite, or choose another out"
-        )
-    for name in (CONFIG, METRICS, WEIGHTS, CHECKPOINT, HEAD):
-        (out / name).unlink(missing_ok=True)
+    foreign = [path.name for path in out.iterdir() if path.name not in OURS and not is_left_over(path)]
+    if is_run(out):
+        if not (resume or overwrite):
+            raise UserError(
+                f"{out} holds a run; go on with resume=True (--resume), replace it with overwrite=True (--overwrite), "
+                "or choose another out"
+            )
+        return resume
+    if foreign:
+        raise UserError(f"{out} holds files that are no run of graphssl ({foreign[0]}, ...); choose another out")
+    if (out / CONFIG).exists() and not overwrite:  # ours by its names, but damaged
+        read_config(out)
     return False
+
+
+def open_folder(out: Path, keep: bool) -> None:
+    """Makes ``out`` ready: as it is with ``keep``, else without the run before; sweeps up half-written files."""
+    out.mkdir(parents=True, exist_ok=True)
+    for path in list(out.iterdir()):
+        if is_left_over(path):
+            path.unlink()
+    for name in () if keep else OURS:
+        (out / name).unlink(missing_ok=True)
+
+
+def is_left_over(path: Path) -> bool:
+    """Whether a kill left this file half written."""
+    return path.name.endswith(".new") and any(path.name.startswith(f".{name}.") for name in OURS)
 
 
 def cut_metrics(folder: Path, step: int) -> None:

@@ -7,11 +7,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from graphssl.errors import Diverged
+from graphssl.errors import Diverged, OutOfMemory
 from graphssl.graph import Graph
 from graphssl.methods import Method
 
@@ -29,6 +29,32 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
+
+
+@contextmanager
+def memory_advice(what: str) -> Iterator[None]:
+    """Turns running out of memory within into OutOfMemory with advice; ``what`` says what was being done."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
+            raise
+        raise OutOfMemory(
+            f"memory ran out in {what}; choose a smaller width or batch_size, precision='bf16-mixed', or a method "
+            "whose memory grows slower than nodes squared"
+        ) from error
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Within, ``module`` is in evaluation mode; afterwards each part of it is in the mode it was in."""
+    before = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in before.items():
+            part.training = training
 
 
 def train(

@@ -146,7 +146,7 @@ def test_a_method_object_and_its_way_back(tmp_path):
         return GraphMAE(encoder, graphssl.backbones.backbone("gcn", 16, [8], bare_end=True), Uniform(0.5))
 
     run = graphssl.pretrain(cited(), make(), epochs=3, lr=1e-2, out=tmp_path / "run", progress=False)
-    assert [row.name for row in run.evaluate(protocol="node-knn").rows] == ["GraphMAE", "raw features"]
+    assert [row.name for row in run.evaluate(protocol="node-knn").rows][:2] == ["GraphMAE", "untrained encoder"]
     with pytest.raises(graphssl.UserError, match="method="):
         graphssl.load(tmp_path / "run")
     again = graphssl.load(tmp_path / "run", method=make())
@@ -203,6 +203,36 @@ def test_finetuning_learns_the_labels_and_leaves_the_run(run, tmp_path):
         run.predict()
 
 
+def test_a_finetuned_run_is_not_judged_on_labels_that_it_has_seen(run):
+    tuned = run.finetune(epochs=2)
+    with pytest.raises(graphssl.UserError, match="have seen none"):
+        tuned.evaluate()
+    on = graphssl.pretrain(cited(), tuned, epochs=1, progress=False)
+    with pytest.raises(graphssl.UserError, match="have seen none"):
+        on.evaluate()
+    assert tuned.evaluate(cited(seed=5), "node-knn").rows[0].name == "graphmae, finetuned"
+
+
+def test_finetuning_without_validation_keeps_the_last_epoch_and_unlabelled_rows_are_left_out(run):
+    data = cited()
+    data.train_mask, data.val_mask = data.train_mask | data.val_mask, torch.zeros(60, dtype=torch.bool)
+    data.y[data.train_mask.nonzero()[0]] = -1
+    tuned = run.finetune(data, epochs=30)
+    assert tuned.config["finetuned"]["kept"] == "last epoch"
+    assert tuned.history["loss"][-1] < 0.7 * tuned.history["loss"][0]
+    for wrong in ({"lr": -1.0}, {"epochs": 0}, {"split": "publik"}):
+        with pytest.raises(graphssl.UserError):
+            run.finetune(**wrong)
+
+
+def test_finetuning_does_not_read_test_labels(run):
+    data = cited()
+    other = cited()
+    other.y[other.test_mask] = 0
+    one, two = run.finetune(data, epochs=3), run.finetune(other, epochs=3)
+    assert torch.equal(one.predict(), two.predict())
+
+
 def test_finetuning_a_graph_set():
     run = graphssl.pretrain(molecules(), width=16, epochs=1, progress=False)
     data = run.data()
@@ -224,7 +254,7 @@ def test_evaluate_takes_any_codes(run):
         graphssl.evaluate(codes[:59], cited(), "node-linear")
     with pytest.raises(graphssl.UserError, match="node-linear"):
         graphssl.evaluate(codes, cited(), "node-liner")
-    with pytest.raises(graphssl.UserError, match="nothing to judge"):
+    with pytest.raises(graphssl.UserError, match="offers no protocol"):
         graphssl.evaluate(codes, Data(x=cited().x, edge_index=cited().edge_index))
 
 
@@ -235,6 +265,9 @@ def test_codes_from_elsewhere_on_a_link_set_say_so():
     held = graphssl.pretrain(link, width=8, heads=2, epochs=1, progress=False)
     assert any("exposure" in note for note in whole.evaluate(link).rows[0].notes)
     assert not any("exposure" in note for note in held.evaluate().rows[0].notes)
+    assert not any("exposure" in note for note in held.evaluate("citations-mini/link").rows[0].notes)
+    on = graphssl.pretrain(link, whole, epochs=1, progress=False)  # the ancestor has seen every held-out edge
+    assert any("exposure" in note for note in on.evaluate().rows[0].notes)
 
 
 def test_a_picture(run, tmp_path):
@@ -270,8 +303,16 @@ WRONG = {
     "type": (dict(lr="fast"), "expects float"),
     "nan": (dict(lr=float("nan")), "finite"),
     "heads": (dict(width=10, heads=4), "multiple"),
-    "mask": (dict(mask=1.5), "ratio"),
+    "mask": (dict(mask=1.5), "above 0 and up to 1"),
     "epochs": (dict(epochs=-1), "0 (untrained) or more"),
+    "lr": (dict(lr=-1.0), "above 0"),
+    "layers": (dict(layers=0), "1 or more"),
+    "width": (dict(width=-4), "1 or more"),
+    "dropout": (dict(dropout=1.7), "not including, 1"),
+    "replace": (dict(replace=-0.5), "from 0 to 1"),
+    "clip": (dict(clip=-1.0), "above 0"),
+    "big seed": (dict(seed=2**64), "2**63"),
+    "class": (dict(method=GraphMAE), "not an object of it"),
     "batch": (dict(batch_size=4), "leave it out"),
     "seed": (dict(seed=-3), "whole number"),
     "device": (dict(device="gpu"), "choose 'auto'"),
@@ -298,8 +339,84 @@ def test_unknown_data_suggests_the_nearest():
         graphssl.pretrain("citation-mini")
 
 
+def test_settings_of_a_paper_go_with_data_loaded_by_name_only():
+    mine = graphssl.to_dataset(cited(), name="cora")
+    run = graphssl.pretrain(mine, epochs=1, width=16, progress=False)
+    assert run.config["settings"]["weight_decay"] == 0.0
+    assert not run.plan.published
+
+
+def test_a_method_object_is_not_trained_in_place():
+    encoder = graphssl.Encoder(graphssl.backbones.backbone("gcn", 8, [16]))
+    method = GraphMAE(encoder, graphssl.backbones.backbone("gcn", 16, [8], bare_end=True), Uniform(0.5))
+    before = copy.deepcopy(method.state_dict())
+    one = graphssl.pretrain(cited(), method, epochs=2, progress=False)
+    two = graphssl.pretrain(cited(), method, epochs=2, progress=False)
+    assert torch.equal(one.embed(), two.embed())
+    assert all(torch.equal(before[k], v) for k, v in method.state_dict().items())
+    method.encoder = nn.Linear(8, 16)
+    with pytest.raises(graphssl.UserError, match="has no graphssl"):
+        graphssl.pretrain(cited(), method, progress=False)
+
+
+def test_an_encoder_is_judged_on_the_graph_as_its_recipe_prepares_it(run):
+    own = graphssl.evaluate(run.encoder, cited(), "node-linear")
+    assert own.score == run.evaluate(protocol="node-linear").score
+
+
+def test_modes_of_a_users_module_are_left_as_they_were():
+    module = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+    module.forward = lambda x, edge_index: module[1](module[0](x))
+    module[1].eval()
+    graphssl.evaluate(module, cited(), "node-knn")
+    assert module.training
+    assert not module[1].training
+
+
+def test_losses_that_come_and_go_keep_their_places(tmp_path, monkeypatch):
+    plain, calls = GraphMAE.forward, []
+
+    def forward(self, graph, generator=None):
+        calls.append(1)
+        losses = plain(self, graph, generator)
+        return losses if len(calls) < 3 else {**losses, "late": losses["content"].detach()}
+
+    monkeypatch.setattr(GraphMAE, "forward", forward)
+    run = graphssl.pretrain(cited(), **SMALL)
+    assert np.isnan(run.history["late"][:2]).all()
+    run.save(tmp_path / "run")
+    assert graphssl.load(tmp_path / "run").history["content"] == run.history["content"]
+
+
+def test_names_of_nodes_and_graphs_are_exported(run, tmp_path):
+    nx = pytest.importorskip("networkx")
+    graph = nx.karate_club_graph()
+    for i, node in enumerate(graph):
+        graph.nodes[node]["x"] = [float(i), 1.0]
+    graph = nx.relabel_nodes(graph, {i: f"member {i}" for i in graph})
+    own = graphssl.pretrain(graph, width=8, heads=2, epochs=1, progress=False)
+    path, shape = own.export(tmp_path / "codes.csv")
+    assert shape == (34, 8)
+    assert path.read_text().splitlines()[1].startswith("member 0,")
+    drugs = graphssl.pretrain("drugs-mini", width=8, epochs=0, progress=False)
+    drugs.export(tmp_path / "drugs.csv")
+    names = {line.split(",")[0] for line in (tmp_path / "drugs.csv").read_text().splitlines()}
+    assert "aspirin" in names
+    with pytest.raises(graphssl.UserError, match="exists"):
+        own.export(path)
+    (tmp_path / "codes.npy").mkdir()
+    with pytest.raises(graphssl.UserError, match="is a folder"):
+        own.export(tmp_path / "codes.npy")
+
+
+def test_numpy_numbers_are_numbers(tmp_path):
+    settings = {**SMALL, "width": np.int64(16)}
+    run = graphssl.pretrain(cited(), seed=np.int64(3), lr=np.float32(0.001), out=tmp_path / "run", **settings)
+    assert run.config["seed"] == 3
+
+
 def test_memory_that_cannot_suffice_is_said_beforehand(monkeypatch):
-    monkeypatch.setattr(graphssl.api, "_free_bytes", lambda device: 10_000)
+    monkeypatch.setattr(graphssl.runner, "free_bytes", lambda device: 10_000)
     with pytest.raises(graphssl.OutOfMemory, match="choose a smaller width"):
         graphssl.pretrain(cited(), **SMALL)
 

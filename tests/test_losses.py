@@ -16,6 +16,23 @@ def test_scaled_cosine_closed_forms():
     assert scaled_cosine(torch.randn(3, 4), torch.zeros(3, 4)) == pytest.approx(1)  # a target without words
 
 
+@pytest.mark.parametrize("alpha", [1.0, 1.5, 2.5])
+def test_scaled_cosine_of_equal_rows_is_finite_for_any_exponent(alpha):
+    a = torch.randn(200, 7, requires_grad=True)
+    loss = scaled_cosine(a, a.detach().clone(), alpha=alpha)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-3)
+    assert a.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("loss", [scaled_cosine, bootstrap, lambda a, b: info_nce(a, b, 0.5)])
+def test_losses_are_exact_under_autocast(loss):
+    a, b = torch.randn(50, 16), torch.randn(50, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = loss(a, b)
+    torch.testing.assert_close(half, loss(a, b))
+
+
 def test_scaled_cosine_equals_a_loop():
     a, b = torch.randn(6, 5), torch.randn(6, 5)
     total = 0.0

@@ -55,7 +55,7 @@ def test_the_table_reads_as_text():
     assert str(cora()) == text
     assert lines == text.splitlines()
     assert max(map(len, lines)) <= 100
-    assert lines[0] == "cora: node-linear (version 1), accuracy, last epoch in %, higher is better"
+    assert lines[0] == "cora: node-linear (version 1), accuracy, last epoch (%); higher is better"
     assert "  graphmae            84.2 ± 0.3       83.9               +20.2       3 probe initialisations" in lines
     assert "  untrained encoder   64.0 ± 0.3       63.0                           3 probe initialisations" in lines
     assert "  raw features        58.8 ± 0.3       57.5               -5.2        3 probe initialisations" in lines
@@ -69,9 +69,10 @@ def test_the_table_reads_as_text():
 
 def test_other_figures_have_three_decimals():
     lines = zinc().table().splitlines()
-    assert lines[0] == "zinc: graph-ridge (version 1), MAE, lower is better"
+    assert lines[0] == "zinc: graph-ridge (version 1), MAE; lower is better"
     assert any(
-        line.split() == ["graph-jepa", "0.434", "±", "0.014", "0.900", "-0.266", "10", "folds"] for line in lines
+        line.split() == ["graph-jepa", "0.434", "±", "0.014", "0.900", "-0.266", "better", "10", "folds"]
+        for line in lines
     )
 
 

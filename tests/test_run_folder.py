@@ -76,6 +76,55 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     assert {p.name for p in cut.iterdir()} == {store.CONFIG, store.METRICS, store.WEIGHTS}
 
 
+GRAPHS = """
+import sys, time, torch
+torch.set_num_threads(1)
+import graphssl
+from graphssl.methods import BGRL
+plain = BGRL.after_step
+def after_step(self, progress):
+    time.sleep(float(sys.argv[2]))
+    plain(self, progress)
+BGRL.after_step = after_step
+graphssl.pretrain("drugs-mini", "bgrl", out=sys.argv[1], epochs=2, width=8, hidden=8, batch_size=8, resume=True,
+                  progress=False)
+"""
+
+
+def test_a_graph_set_is_stopped_and_killed_within_an_epoch_and_goes_on_to_the_same_bits(tmp_path):
+    def start(out, slow):
+        return subprocess.Popen(
+            [sys.executable, "-c", GRAPHS, str(out), str(slow)], stderr=subprocess.PIPE, text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    straight, cut = start(tmp_path / "straight", 0), tmp_path / "cut"
+    process = start(cut, 0.1)
+    wait_for(lambda: (cut / store.CHECKPOINT).exists(), process)
+    process.kill()
+    process.communicate()
+    process = start(cut, 0.1)
+    first = (cut / store.CHECKPOINT).stat().st_mtime_ns
+    wait_for(lambda: (cut / store.CHECKPOINT).stat().st_mtime_ns != first, process)
+    process.send_signal(signal.SIGINT)
+    asked = time.monotonic()
+    errors = process.communicate(timeout=60)[1]
+    assert "stopping after this step" in errors
+    assert "resume=True" in errors
+    assert time.monotonic() - asked < 5  # an epoch takes over seven seconds
+    step = int(store.read_tensors(cut / store.CHECKPOINT)[1]["step"])
+    assert step % 72  # within an epoch
+    process = start(cut, 0)
+    assert process.wait() == 0, process.communicate()[1]
+    process.communicate()
+    assert straight.wait() == 0, straight.communicate()[1]
+    straight.communicate()
+    one, two = load_file(tmp_path / "straight" / store.WEIGHTS), load_file(cut / store.WEIGHTS)
+    assert all(torch.equal(one[k], two[k]) for k in one)
+    losses = [[line["loss"] for line in store.read_metrics(f)] for f in (cut, tmp_path / "straight")]
+    assert losses[0] == pytest.approx(losses[1])
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, number):
     out = tmp_path / "run"
@@ -87,6 +136,9 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, number):
     assert "resume=True" in errors
     step = int(store.read_tensors(out / store.CHECKPOINT)[1]["step"])
     assert step == store.read_metrics(out)[-1]["step"]
+    early = graphssl.load(out, unfinished=True)
+    assert early.config["epochs"] == step
+    assert early.embed("citations-mini").shape == (800, 16)
 
 
 def test_killed_before_the_first_checkpoint_starts_again(tmp_path):
@@ -114,12 +166,14 @@ def test_resume_of_a_finished_run_returns_it_and_of_another_run_is_refused(tmp_p
         (dict(epochs=4), "epochs (was 3, now 4)"),
         (dict(epochs=3, lr=0.5), "lr (was 0.001, now 0.5)"),
         (dict(epochs=3, seed=1), "seed"),
-        (dict(epochs=3, method="bgrl"), "method"),
+        (dict(epochs=3, method="bgrl"), "method (was graphmae, now bgrl)"),
     ):
         settings = {**SMALL, **changed} if "method" not in changed else {"progress": False, "width": 16, **changed}
         with pytest.raises(graphssl.UserError) as caught:
             graphssl.pretrain(cited(), out=out, resume=True, **settings)
         assert words in str(caught.value)
+    again = graphssl.pretrain(cited(), out=out, resume=True, progress=False)  # what is not given is what it was
+    assert torch.equal(again.embed(), run.embed())
     with pytest.raises(graphssl.UserError, match="data"):
         graphssl.pretrain(cited(seed=9), out=out, epochs=3, resume=True, **SMALL)
 
@@ -133,6 +187,31 @@ def test_an_existing_run_is_never_overwritten_unasked(tmp_path):
         graphssl.pretrain(cited(), out=out, epochs=2, resume=True, overwrite=True, **SMALL)
     other = graphssl.pretrain(cited(), out=out, epochs=1, seed=3, overwrite=True, **SMALL)
     assert torch.equal(graphssl.load(out).embed(cited()), other.embed())
+
+
+def test_what_a_killed_overwrite_leaves_can_be_written_over(saved):
+    (saved / store.CONFIG).unlink()  # the last that an overwrite removes
+    (saved / ".model.safetensors.77.new").write_bytes(b"half")
+    graphssl.pretrain(cited(), out=saved, epochs=1, resume=True, **SMALL)
+    assert {p.name for p in saved.iterdir()} == {store.CONFIG, store.METRICS, store.WEIGHTS}
+
+
+def test_a_refused_call_leaves_the_run_that_it_would_have_replaced(saved):
+    before = (saved / store.WEIGHTS).read_bytes()
+    for wrong in ({"lr": -1.0}, {"heads": 3}, {"device": "cuda:9"}):
+        with pytest.raises(graphssl.UserError):
+            graphssl.pretrain(cited(), out=saved, epochs=1, overwrite=True, **{**SMALL, **wrong})
+    assert (saved / store.WEIGHTS).read_bytes() == before
+
+
+def test_resume_from_another_start_is_refused(saved, tmp_path):
+    run = graphssl.load(saved)
+    run.dataset = graphssl.to_dataset(cited())
+    on = tmp_path / "on"
+    graphssl.pretrain(cited(), run, out=on, epochs=1, progress=False)
+    with pytest.raises(graphssl.UserError, match="weights that it starts from"):
+        graphssl.pretrain(cited(), out=on, epochs=1, resume=True, **SMALL)
+    graphssl.pretrain(cited(), run, out=on, epochs=1, resume=True, progress=False)
 
 
 def test_a_foreign_folder_is_left_alone(tmp_path):
@@ -160,6 +239,13 @@ def test_damaged_folders_give_one_clear_sentence(saved, tmp_path):
     (saved / store.WEIGHTS).unlink()
     with pytest.raises(graphssl.UserError, match="missing"):
         graphssl.load(saved)
+    config = json.loads((saved / store.CONFIG).read_text())
+    odd = [{**config, "format": "1"}, {**config, "spec": {}}, {k: v for k, v in config.items() if k != "recipe"}]
+    for content in odd:
+        store.write_json(saved / store.CONFIG, content)
+        with pytest.raises(graphssl.UserError, match="damaged"):
+            graphssl.load(saved)
+    store.write_json(saved / store.CONFIG, config)
     for text in ("", "{}", "[1, 2]", '{"format": 1'):
         (saved / store.CONFIG).write_text(text)
         with pytest.raises(graphssl.UserError, match="not the config"):
@@ -215,6 +301,10 @@ def test_a_loss_that_turns_nan_stops_with_step_method_and_advice(tmp_path, monke
     tensors, header = store.read_tensors(out / store.CHECKPOINT)
     assert 0 < int(header["step"]) < 8
     assert all(t.isfinite().all() for t in tensors.values())
+    monkeypatch.setattr(GraphMAE, "forward", plain)
+    early = graphssl.load(out, unfinished=True)
+    on = graphssl.pretrain(cited(), early, lr=1e-4, epochs=2, out=tmp_path / "on", progress=False)
+    assert len(on.history["loss"]) == 2
 
 
 def test_a_checkpoint_that_is_not_finite_is_not_written(tmp_path):
@@ -244,7 +334,7 @@ def test_optimizers_come_back_from_a_checkpoint(tmp_path, kind):
     store.save_checkpoint(tmp_path, module, optimizer, 3)
     twin = torch.nn.Linear(3, 2)
     other = kind(twin.parameters(), lr=0.1, **options)
-    assert store.load_checkpoint(tmp_path, twin, other) == 3
+    assert store.load_checkpoint(tmp_path, twin, other) == (3, {})
     for _ in range(3):
         step(module, optimizer)
         step(twin, other)

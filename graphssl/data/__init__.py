@@ -1,5 +1,6 @@
 """Data sets: named ones, whatever a user hands in, splits and transforms."""
 
+from graphssl.data.convert import is_path as is_path
 from graphssl.data.convert import to_dataset as to_dataset
 from graphssl.data.dataset import Dataset as Dataset
 from graphssl.data.dataset import Graphs as Graphs

@@ -15,17 +15,16 @@ from torch import Tensor
 from graphssl.data import foreign
 from graphssl.data.dataset import Dataset, Graphs, Split
 from graphssl.data.features import compact
-from graphssl.data.files import default_splits, read_npz
-from graphssl.data.given import given_splits, read_labels, stack_labels
-from graphssl.data.splits import random_splits
+from graphssl.data.files import default_graph_splits, default_splits, read_npz
+from graphssl.data.given import given_splits, read_labels, stack_labels, to_numpy
 from graphssl.errors import UserError
-from graphssl.graph import Graph
+from graphssl.graph import Graph, read_content
 from graphssl.ops import Rows, dense
 
 ACCEPTED = (
-    "the name of a data set, a .npz file or its folder, a torch_geometric Data, Dataset or list of Data, a networkx or "
-    "DGL graph or a list of them, (features, scipy sparse adjacency), a graphssl.Graph or list of them, or a graphssl "
-    "Dataset"
+    "a .npz file or its folder, a torch_geometric Data, Dataset or list of Data, a networkx or DGL graph or a list of "
+    "them, (features, scipy sparse adjacency), a graphssl.Graph or list of them, or a graphssl Dataset, as "
+    "graphssl.load_dataset(name) gives"
 )
 
 
@@ -33,9 +32,10 @@ def to_dataset(data: Any, *, name: str = "data", x_name: Any = None, y_name: str
     """Whatever holds graphs, as a Dataset; what is none raises a UserError that lists what is accepted.
 
     One graph becomes a node set: PyG ``Data``, a networkx or DGL graph, ``(features, scipy sparse adjacency)`` with
-    labels as an optional third element, a ``Graph``. Several become a graph set: a PyG ``Dataset`` (read when asked
-    for) or ``Batch``, or a list of any of these; one of networkx, DGL or ``Graph`` may hold pairs (graph, label). A
-    list of one graph is a node set, unless its label is of the graph. A string is a file or the name of a data set.
+    labels as an optional third element, a ``Graph``. A list of any of these becomes a graph set, be it of one graph,
+    and so do a PyG ``Batch`` and a PyG ``Dataset``, but for one that holds a single graph (Planetoid), which is a node
+    set. A list of networkx, DGL or ``Graph`` may hold pairs (graph, label). Each item is read once, those of a PyG
+    ``Dataset`` without labels when asked for. A string is a file or its folder; names are for ``load_dataset``.
 
     Labels, masks and names come along. Integer labels are classes, renumbered from 0 with ``classes`` as their names;
     negative ones mean "no label". Masks (``train_mask``, ``val_mask``, ``test_mask``, [N] or [N, repeats]) and index
@@ -64,10 +64,7 @@ def to_dataset(data: Any, *, name: str = "data", x_name: Any = None, y_name: str
     kind = _kind(data)
     if kind is None:
         raise UserError(f"cannot make a data set of a {_type_name(data)}; give {ACCEPTED}")
-    if kind not in ("networkx", "dgl") and not x_name is y_name is None:
-        raise UserError(
-            f"x_name and y_name are for networkx and DGL graphs, not for a {_type_name(data)}; leave them out"
-        )
+    _check_names(kind, data, x_name, y_name)
     graph, y = _read(data, x_name), None
     splits: dict[str, tuple[Split, ...]] = {}
     names = None
@@ -103,24 +100,38 @@ def _read(data: Any, x_name: Any = None) -> Graph:
     return Graph.from_data(data)
 
 
+def _check_names(kind: str, data: Any, x_name: Any, y_name: str | None) -> None:
+    if kind not in ("networkx", "dgl") and (x_name is not None or y_name is not None):
+        raise UserError(
+            f"x_name and y_name are for networkx and DGL graphs, not for a {_type_name(data)}; leave them out"
+        )
+
+
 def _from_list(data: Any, name: str, x_name: Any, y_name: str | None) -> Dataset:
     if len(data) == 0:
         raise UserError("the list of graphs is empty; give at least one graph")
-    first = _unpair(data[0])[0]
+    is_list = isinstance(data, list | tuple)
+    head = data[0]  # read once: a PyG data set with a random transform gives another graph each time
+    first = _unpair(head)[0]
     kind = _kind(first)
     if kind is None:
         raise UserError(f"cannot make a data set of a {_type_name(data)} of {_type_name(first)}; give {ACCEPTED}")
-    if len(data) == 1 and _unpair(data[0])[1] is None and not _labels_whole(first):
+    if len(data) == 1 and not is_list and first is head:
         return to_dataset(first, name=name, x_name=x_name, y_name=y_name).replace(raw=data)
+    _check_names(kind, first, x_name, y_name)
+    count = len(data)
+    labels: list[Any] = [None] * count
 
     def read(i: int) -> Graph:
-        graph = _unpair(data[i])[0]
-        if _kind(graph) != kind:
+        """Graph i; its label goes to ``labels``."""
+        item, label = _unpair(head if i == 0 else data[i])
+        if _kind(item) != kind:
             raise UserError(
-                f"item {i} of the list is a {_type_name(graph)}, but item 0 a {_type_name(first)}; give one kind"
+                f"item {i} of the list is a {_type_name(item)}, but item 0 a {_type_name(first)}; give one kind"
             )
+        labels[i] = _graph_label(item, y_name) if label is None else label
         try:
-            return _read(graph, x_name)
+            return _read(item, x_name)
         except UserError as error:
             raise UserError(f"graph {i} of the list: {error}") from error
 
@@ -128,7 +139,7 @@ def _from_list(data: Any, name: str, x_name: Any, y_name: str | None) -> Dataset
     width, sparse = start.x.size(1), isinstance(compact(start.x), Rows)  # type: ignore[arg-type]
 
     def make(i: int) -> Graph:
-        graph = read(i)
+        graph = start if i == 0 else read(i)
         if graph.x.size(1) != width:
             raise UserError(
                 f"graph {i} has features of width {graph.x.size(1)}, but graph 0 of width {width}; "
@@ -138,36 +149,36 @@ def _from_list(data: Any, name: str, x_name: Any, y_name: str | None) -> Dataset
             return graph
         return graph.replace(x=Rows.from_dense(graph.x) if isinstance(graph.x, Tensor) else dense(graph.x))
 
-    count = len(data)
-    graphs: Sequence[Graph] = [make(i) for i in range(count)] if isinstance(data, list | tuple) else Graphs(count, make)
-    y, classes = read_labels(stack_labels(_graph_labels(data, y_name)), count, "graphs")
-    splits = {}
-    if y is not None and count >= 10:
-        splits["random-8:1:1"] = random_splits(y if y.ndim == 1 else count, train=0.8)
-    return Dataset(name=name, graphs=graphs, task="graph", y=y, classes=classes, splits=splits, raw=data)
+    graphs: Sequence[Graph] = Graphs(count, make)
+    if is_list or labels[0] is not None:
+        graphs = list(graphs)
+        _refuse_labels_of_nodes(graphs, labels)
+    y, classes = read_labels(stack_labels(labels), count, "graphs")
+    names = tuple(graph.name for graph, _ in map(_unpair, data)) if is_list and kind == "networkx" else ()
+    return Dataset(
+        name=name, graphs=graphs, task="graph", y=y, classes=classes, splits=default_graph_splits(y),
+        item_names=names if names and all(names) else None, raw=data,
+    )  # fmt: skip
 
 
-def _graph_labels(data: Any, y_name: str | None) -> list | None:
-    """The label of each item, gathered in one pass where the first has one."""
-
-    def label(item: Any) -> Any:
-        graph, y = _unpair(item)
-        if y is not None:
-            return y
-        kind = _kind(graph)
-        return (
-            graph.y if kind == "torch_geometric" else foreign.graph_label(graph, y_name) if kind == "networkx" else None
-        )
-
-    if not isinstance(data, list | tuple) and label(data[0]) is None:
-        return None
-    return [label(data[i]) for i in range(len(data))]
+def _graph_label(graph: Any, y_name: str | None) -> Any:
+    """The label that a graph itself carries."""
+    kind = _kind(graph)
+    if kind == "torch_geometric":
+        return graph.y
+    return foreign.graph_label(graph, y_name) if kind == "networkx" else None
 
 
-def _labels_whole(item: Any) -> bool:
-    """Whether the label of a lone item is of the graph, not of its nodes."""
-    x, y = getattr(item, "x", None), getattr(item, "y", None)
-    return x is not None and y is not None and (getattr(y, "ndim", 0) == 0 or len(y) != len(x))
+def _refuse_labels_of_nodes(graphs: Sequence[Graph], labels: list[Any]) -> None:
+    """Refuses a list where each graph has as many labels as nodes, unless they are a row of a table, [1, T]."""
+    for graph, label in zip(graphs, labels, strict=True):
+        if label is None or graph.num_nodes == 1 or to_numpy(label).shape[:1] != (graph.num_nodes,):
+            return
+    N = graphs[0].num_nodes
+    raise UserError(
+        f"graph 0 has {N} labels for its {N} nodes, but in a list labels are of whole graphs: give one graph without "
+        f"the list, drop y, or say with shape [1, {N}] that they are of the graph"
+    )
 
 
 def _unpair(item: Any) -> tuple[Any, Any]:
@@ -182,7 +193,8 @@ def _from_adjacency(data: tuple, name: str) -> Dataset:
             f"a tuple must be (features, scipy sparse adjacency) or (features, adjacency, labels), not ({kinds})"
         )
     x, adjacency, y = data if len(data) == 3 else (*data, None)
-    N = x.shape[0] if hasattr(x, "shape") else len(x)
+    x = read_content(x, "the feature matrix")
+    N = x.size(0)
     if adjacency.shape != (N, N):
         raise UserError(
             f"the adjacency has shape {tuple(adjacency.shape)} for {N} rows of features; expected ({N}, {N})"
@@ -193,24 +205,35 @@ def _from_adjacency(data: tuple, name: str) -> Dataset:
     entries = entries.tocoo()
     edges = np.stack([entries.row, entries.col]).astype(np.int64)
     weight = entries.data if (entries.data != 1).any() else None
-    return _node_set(name, Graph.build(x, edges, edge_weight=weight, name="the features"), y, {}, raw=data)
+    return _node_set(name, Graph.build(x, edges, edge_weight=weight, name="the feature matrix"), y, {}, raw=data)
+
+
+def is_path(data: Any) -> bool:
+    """Whether ``data`` is meant as a file or a folder; a string that is not may be the name of a data set."""
+    if not isinstance(data, str | os.PathLike):
+        return False
+    path = Path(data).expanduser()
+    if isinstance(data, os.PathLike) or path.suffix == ".npz" or path.is_file() or len(path.parts) > 2:
+        return True
+    return path.is_dir() and (len(path.parts) > 1 or any(path.glob("*.npz")))
 
 
 def _from_path(data: Any, name: str) -> Dataset:
+    if not is_path(data):
+        raise UserError(
+            f"{data!r} is neither a file nor a folder of one .npz file; a data set by name is "
+            f"graphssl.load_dataset({data!r})"
+        )
     path = Path(data).expanduser()
-    if path.is_dir() and (isinstance(data, os.PathLike) or len(path.parts) > 1 or any(path.glob("*.npz"))):
+    if path.is_dir():
         files = sorted(path.glob("*.npz"))
         if len(files) != 1:
             found = ", ".join(file.name for file in files) or "no .npz file"
             raise UserError(f"the folder {path} holds {found}; give the path of one .npz file")
         path = files[0]
-    if path.is_file():
-        return read_npz(path, None if name == "data" else name)
-    if isinstance(data, os.PathLike) or path.suffix == ".npz" or len(path.parts) > 2:
+    if not path.is_file():
         raise UserError(f"there is no file {path}; give a .npz file, or one of graphssl.list_datasets()")
-    from graphssl.data.named import load_dataset  # that module reads downloads through this one
-
-    return load_dataset(str(data))
+    return read_npz(path, None if name == "data" else name)
 
 
 def _array_error(data: Any) -> UserError:

@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from graphssl.data.features import one_hot_degrees
 from graphssl.data.splits import Split as Split
-from graphssl.data.splits import link_split
+from graphssl.data.splits import labelled, link_split
 from graphssl.errors import UserError
 from graphssl.graph import Graph
 
 
 class Graphs(Sequence[Graph]):
-    """A list of Graphs made when asked for: ``make(i)`` builds the i-th of ``count``."""
+    """A list of Graphs made when asked for: ``make(i)`` builds the i-th of ``count``.
+
+    Each is made once and kept, so that a source which draws anew at each reading gives the same Graph ever after.
+    """
 
     def __init__(self, count: int, make: Callable[[int], Graph]):
-        self.total, self.make = count, make
+        self.make = make
+        self.made: list[Graph | None] = [None] * count
 
     def __len__(self) -> int:
-        return self.total
+        return len(self.made)
 
     def __getitem__(self, index):  # type: ignore[override]
-        if not -self.total <= index < self.total:
-            raise IndexError(f"graph {index} of {self.total}")
-        return self.make(index % self.total)
-
-    def __iter__(self) -> Iterator[Graph]:
-        return (self.make(i) for i in range(self.total))
+        place = range(len(self))[index]  # counts from the end and raises as a list does
+        if isinstance(place, range):
+            return [self[i] for i in place]
+        graph = self.made[place]
+        if graph is None:
+            graph = self.made[place] = self.make(place)
+        return graph
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -53,6 +57,7 @@ class Dataset:
     node_names: tuple[Any, ...] | None = None  # the user's own names of nodes, for exports
     item_names: tuple[Any, ...] | None = None  # names of graphs, where known
     from_degrees: bool = False  # x is one-hot degrees, to be made anew where edges are held out
+    known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
     raw: Any = None  # the items as they came in
 
     @property
@@ -72,14 +77,35 @@ class Dataset:
 
     @property
     def protocols(self) -> tuple[str, ...]:
-        """Names of the protocols that can judge codes here."""
+        """Names of the protocols that can judge codes here.
+
+        Those of node and link sets need a default split with rows in each part, those of numbers one without
+        validation, or ten labelled graphs. Labels that no protocol takes yet offer none: several an item, numbers of
+        nodes, and yes/no labels that come as floats (0, 1, NaN where unknown: OGB's molecules), which are no numbers
+        to predict.
+        """
         if self.task == "link":
-            return ("link-dot",)
+            return ("link-dot",) if self._has_split(needs_validation=False) else ()
         if self.y is None or self.y.numel() != len(self.y):  # several labels each
             return ()
-        if self.y.is_floating_point():
-            return ("graph-ridge",) if self.task == "graph" else ()
-        return ("node-linear", "node-knn") if self.task == "node" else ("graph-svm",)
+        y, numbers = self.y.flatten(), self.y.is_floating_point()
+        if self.task == "node":
+            return ("node-linear", "node-knn") if self._has_split() and not numbers else ()
+        values = y[labelled(y)]
+        if not numbers:
+            return ("graph-svm",) if len(values.unique()) > 1 else ()
+        if ((values == 0) | (values == 1)).all():
+            return ()
+        enough = self._has_split(needs_validation=False) if self.splits else len(values) >= 10
+        return ("graph-ridge",) if enough else ()
+
+    def _has_split(self, needs_validation: bool = True) -> bool:
+        """Whether the default split has rows in each part, in all its repeats."""
+        splits = next(iter(self.splits.values()), ())
+        for split in splits:
+            if not (split.train.numel() and split.test.numel() and (split.val.numel() or not needs_validation)):
+                return False
+        return len(splits) > 0
 
     def batch(
         self, indices: Sequence[int], tokenizer: Callable | None = None, generator: Generator | None = None
@@ -93,7 +119,10 @@ class Dataset:
     def link(self, seed: int = 0) -> Dataset:
         """The link set of this graph: training edges as the graph, held-out pairs (5 % and 10 %) as its split.
 
-        Labels and the raw items stay behind, and features made of degrees are made anew from the training edges.
+        Labels and the raw items stay behind, and features made of degrees are made anew from the training edges where
+        the data set knows that they are such (``from_degrees``: sets by name). Degrees that you put into ``x`` yourself
+        count the held-out edges and so give them away: say ``dataset.replace(from_degrees=True).link()`` where ``x`` is
+        ``degree_features`` of this graph, and leave out other features made of edges.
         """
         if self.task != "node":
             raise UserError(f"data set {self.name!r} is about {self.task}s; only a set of one graph has a link set")
@@ -112,8 +141,3 @@ class Dataset:
 
     def replace(self, **changes: Any) -> Dataset:
         return replace(self, **changes)
-
-    def numpy_labels(self) -> np.ndarray:
-        if self.y is None:
-            raise ValueError(f"data set {self.name!r} has no labels")
-        return self.y.numpy()

@@ -21,6 +21,9 @@ def degree_features(edge_index: Any, num_nodes: int, max_degree: int | None = No
     A node's degree is the number of edges that point at it. ``max_degree`` None means the largest of this graph, at
     most 400; give one number for all graphs of a list, so that their widths agree.
 
+    Made of all edges, they tell of edges that ``Dataset.link`` holds out afterwards: there, make them anew from the
+    training edges with ``dataset.replace(from_degrees=True).link()``.
+
         >>> degree_features(torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
         tensor([[0., 1., 0.], [0., 0., 1.], [0., 1., 0.]])
     """

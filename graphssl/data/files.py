@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,16 @@ import torch
 from torch import Tensor
 
 from graphssl.data.dataset import Dataset, Graphs, Split
-from graphssl.data.features import compact, cut, one_hot, one_hot_degrees, renumber
-from graphssl.data.splits import labelled, random_splits, with_validation
+from graphssl.data.features import compact, cut, one_hot, one_hot_degrees
+from graphssl.data.given import joined, read_index, read_labels, read_mask
+from graphssl.data.splits import labelled, random_splits
 from graphssl.errors import UserError
-from graphssl.graph import Graph
+from graphssl.graph import Graph, read_content, read_edges, read_numbers
 from graphssl.ops import Rows
 
 AUC = ("minesweeper", "tolokers")  # judged by the area under the ROC curve, as their paper does
 PLATONOV = (*AUC, "chameleon-filtered", "squirrel-filtered")  # [10, N] masks made by Platonov et al. 2023
+SPARSE = ("x_indptr", "x_indices", "x_values", "x_shape")  # fields of sparse features
 GEOM = ("actor", "chameleon", "cornell", "squirrel", "texas", "wisconsin")  # by Pei et al. 2020 (Geom-GCN)
 
 
@@ -28,74 +32,128 @@ def read_npz(path: str | Path, name: str | None = None) -> Dataset:
     path = Path(path)
     name = name or path.stem.lower().replace("_", "-")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(
             f"cannot read {path} as a .npz file of plain arrays ({error}); save it with numpy.savez"
         ) from error
-    missing = [key for key in ("edge_index", "edge_ptr")[: 1 + ("node_ptr" in arrays)] if key not in arrays]
-    if missing:
-        raise UserError(
-            f"{path} has no {' and no '.join(missing)} (it has {', '.join(sorted(arrays)) or 'nothing'}); "
-            "the fields of a data set are listed in datasets/README.md"
-        )
-    meta = json.loads(str(arrays.pop("meta"))) if "meta" in arrays else {}
-    return _graphs(name, arrays, meta) if "node_ptr" in arrays else _nodes(name, arrays, meta)
+    try:
+        return _graphs(name, arrays) if "node_ptr" in arrays else _nodes(name, arrays)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
 
 
-def _nodes(name: str, arrays: dict[str, np.ndarray], meta: dict) -> Dataset:
-    edges = arrays["edge_index"]
+def _nodes(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
+    _need(arrays, "edge_index")
+    edges = read_edges(arrays["edge_index"])
     from_degrees = False
-    x: Any
-    if "x_indptr" in arrays:
-        values = arrays["x_values"].astype(np.float32)
-        x = Rows.from_scipy(sp.csr_matrix((values, arrays["x_indices"], arrays["x_indptr"]), tuple(arrays["x_shape"])))
+    if any(key in arrays for key in SPARSE):
+        graph = Graph.build(_sparse(arrays), edges)
     elif "x" in arrays:
-        x = compact(torch.from_numpy(arrays["x"].astype(np.float32)))
+        graph = Graph.build(arrays["x"], edges)
+        graph = graph.replace(x=compact(graph.x))  # type: ignore[arg-type]
     else:
+        if "y" not in arrays and edges.numel() == 0:
+            raise UserError("there is neither x nor y nor an edge to tell how many nodes there are; add x [N, F]")
         from_degrees = True
-        N = len(arrays["y"]) if "y" in arrays else int(edges.max()) + 1
-        x = one_hot_degrees(torch.from_numpy(edges[1].astype(np.int64)), N)
-    graph = Graph.build(x, edges.astype(np.int64))
-    y, classes = _labels(arrays, meta, graph.num_nodes, "nodes")
-    splits = _node_splits(name, arrays, y, graph.num_nodes)
+        N = len(np.atleast_1d(arrays["y"])) if "y" in arrays else int(edges.max()) + 1
+        graph = Graph.build(np.zeros((N, 1)), edges)
+        graph = graph.replace(x=one_hot_degrees(graph.edge_index[1], N))
+    y, classes = _labels(arrays, graph.num_nodes, "nodes")
     return Dataset(
-        name=name, graphs=[graph], task="node", y=y, splits=splits, classes=classes, from_degrees=from_degrees,
-        metric="auc" if name in AUC else "accuracy",
+        name=name, graphs=[graph], task="node", y=y, splits=_node_splits(name, arrays, y, graph.num_nodes),
+        classes=classes, from_degrees=from_degrees, metric="auc" if name in AUC else "accuracy",
+        node_names=_names(arrays, graph.num_nodes, "nodes"),
     )  # fmt: skip
 
 
-def _labels(arrays: dict, meta: dict, rows: int, of: str) -> tuple[Tensor | None, tuple[str, ...]]:
-    if "y" not in arrays:
-        return None, ()
-    y = arrays["y"]
-    if len(y) != rows:
-        raise UserError(f"y has {len(y)} rows for {rows} {of}; give one row each")
-    if y.dtype.kind == "f":
-        y = torch.from_numpy(y.astype(np.float32))
-        return y.squeeze(1) if y.ndim == 2 and y.size(1) == 1 and of == "nodes" else y, ()
-    y, classes = renumber(y.reshape(-1))
-    given = tuple(meta.get("classes", ()))
-    return y, given if given and all(isinstance(c, str) for c in given) else classes
+def _need(arrays: dict[str, np.ndarray], *keys: str) -> None:
+    missing = [key for key in keys if key not in arrays]
+    if missing:
+        raise UserError(
+            f"there is no {' and no '.join(missing)} (but {', '.join(sorted(arrays)) or 'nothing'}); "
+            "the fields of a data set are listed in datasets/README.md"
+        )
+
+
+def _sparse(arrays: dict[str, np.ndarray]) -> sp.csr_matrix:
+    _need(arrays, *SPARSE)
+    values = arrays["x_values"]
+    try:
+        if values.dtype.kind in "biuf":
+            values = values.astype(np.float64)  # scipy adds up few kinds of numbers, and small integers overflow
+        x = sp.csr_matrix((values, arrays["x_indices"], arrays["x_indptr"]), tuple(arrays["x_shape"]))
+        x.check_format(full_check=True)
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"x_indptr, x_indices, x_values and x_shape make no matrix ({error}); save those of a scipy csr_matrix"
+        ) from error
+    return x
+
+
+def _labels(arrays: dict[str, np.ndarray], rows: int, of: str) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The labels, and the names of the classes, which ``meta`` may give."""
+    y, classes = read_labels(arrays.get("y"), rows, of)
+    try:
+        meta = json.loads(str(arrays["meta"])) if "meta" in arrays else {}
+    except json.JSONDecodeError as error:
+        raise UserError(f"meta is no JSON ({error}); write it with numpy.array(json.dumps(...)), or drop it") from error
+    given = meta.get("classes", ()) if isinstance(meta, dict) else ()
+    if y is None or y.is_floating_point() or not isinstance(given, list) or len(given) != int(y.max()) + 1:
+        return y, classes
+    return y, tuple(map(str, given))
+
+
+def _names(arrays: dict[str, np.ndarray], rows: int, of: str) -> tuple[Any, ...] | None:
+    if "names" not in arrays:
+        return None
+    if arrays["names"].shape != (rows,):
+        raise UserError(f"names has shape {arrays['names'].shape} for {rows} {of}; give one name for each")
+    return tuple(arrays["names"].tolist())
 
 
 def _node_splits(name: str, arrays: dict, y: Tensor | None, N: int) -> dict[str, tuple[Split, ...]]:
-    splits: dict[str, tuple[Split, ...]] = {}
-    if "train_idx" in arrays:
-        splits["public"] = (Split(*(_index(arrays[f"{part}_idx"]) for part in ("train", "val", "test"))),)
     own = "geom" if name in GEOM else "platonov" if name in PLATONOV else "masks"
-    for label, prefix in ((own, ""), ("geom", "geom_")):
-        if f"{prefix}train_mask" in arrays:
-            masks = [np.atleast_2d(arrays[f"{prefix}{part}_mask"]) for part in ("train", "val", "test")]
-            splits[label] = tuple(
-                Split(*(_index(mask.nonzero()[0]) for mask in row)) for row in zip(*masks, strict=True)
-            )
+    splits = {"public": _indexed(arrays, y, N, "nodes"), own: _masked(arrays, y, N)}
+    if geom := _masked(arrays, y, N, "geom_"):
+        splits["geom"] = geom
     for budget in (20, 40, 60):
-        if f"train_idx_{budget}" in arrays:
-            train, test = arrays[f"train_idx_{budget}"], arrays[f"test_idx_{budget}"]
-            splits[f"per-class-{budget}"] = (with_validation(train, test, np.arange(N)),)
-    return splits or default_splits(y)
+        splits[f"per-class-{budget}"] = _indexed(arrays, y, N, "nodes", f"_{budget}")
+    return {label: repeats for label, repeats in splits.items() if repeats} or default_splits(y)
+
+
+def _indexed(arrays: dict, y: Tensor | None, N: int, of: str, ending: str = "") -> tuple[Split, ...]:
+    """The split that ``train_idx``, ``val_idx`` and ``test_idx`` list; empty where there is none of them."""
+    keys = {part: f"{part}_idx{ending}" for part in ("train", "val", "test")}
+    parts = {part: read_index(arrays[key], N, key, of) for part, key in keys.items() if key in arrays}
+    return _complete(parts, keys, y, N, of)
+
+
+def _masked(arrays: dict, y: Tensor | None, N: int, start: str = "") -> tuple[Split, ...]:
+    """The split of masks ``train_mask``, ``val_mask`` and ``test_mask``, [N] or [R, N]; empty where there is none."""
+    keys = {part: f"{start}{part}_mask" for part in ("train", "val", "test")}
+    parts = {}
+    for part, key in keys.items():
+        if key in arrays:
+            if arrays[key].shape[-1:] != (N,):
+                raise UserError(f"{key} has shape {arrays[key].shape} for {N} nodes; give [{N}], or [repeats, {N}]")
+            parts[part] = read_mask(arrays[key].T, N, key)
+    return _complete(parts, keys, y, N, "nodes")
+
+
+def _complete(
+    parts: dict[str, list[np.ndarray]], keys: dict[str, str], y: Tensor | None, N: int, of: str
+) -> tuple[Split, ...]:
+    if not parts:
+        return ()
+    missing = [keys[part] for part in ("train", "test") if part not in parts]
+    if missing:
+        raise UserError(
+            f"there is {' and '.join(keys[part] for part in parts)} but no {' and no '.join(missing)}; "
+            "a split needs rows to train and rows to test"
+        )
+    return joined(parts, N, y, of)
 
 
 def default_splits(y: Tensor | None) -> dict[str, tuple[Split, ...]]:
@@ -105,77 +163,119 @@ def default_splits(y: Tensor | None) -> dict[str, tuple[Split, ...]]:
     return {"random-1:1:8": random_splits(y)}
 
 
-def _index(rows: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.sort(rows.astype(np.int64)))
+def default_graph_splits(y: Tensor | None) -> dict[str, tuple[Split, ...]]:
+    """Ten splits of labelled graphs, 80 % to train, 10 % to choose, classes each by itself; none of fewer than ten."""
+    if y is None or len(labelled(y)) < 10:
+        return {}
+    return {"random-8:1:1": random_splits(y if y.ndim == 1 else len(y), train=0.8)}
 
 
-def _graphs(name: str, arrays: dict[str, np.ndarray], meta: dict) -> Dataset:
-    node_ptr, edge_ptr = arrays["node_ptr"].astype(np.int64), arrays["edge_ptr"].astype(np.int64)
-    edges = arrays["edge_index"].astype(np.int64)
-    B, N = len(node_ptr) - 1, int(node_ptr[-1])
-    x: Any
+def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
+    _need(arrays, "edge_index", "edge_ptr")
+    edges = read_edges(arrays["edge_index"]).numpy()
+    node_ptr, edge_ptr = _pointers(arrays)
+    B, N, E = len(node_ptr) - 1, int(node_ptr[-1]), edges.shape[1]
+    if edge_ptr[-1] != E:
+        raise UserError(f"edge_ptr ends at {edge_ptr[-1]}, but there are {E} edges; let it end at their number")
+    x: Tensor | Rows | None = None
     if "node_label" in arrays:
-        label = torch.from_numpy(np.unique(arrays["node_label"], return_inverse=True)[1])
+        label = torch.from_numpy(np.unique(_integers(arrays, "node_label", N), return_inverse=True)[1])
         x = one_hot(label, int(label.max()) + 1)
-    elif "node_attr" in arrays or "node_feat" in arrays:
-        x = compact(torch.from_numpy(arrays["node_attr" if "node_attr" in arrays else "node_feat"].astype(np.float32)))
     else:
-        graph_of = np.repeat(np.arange(B), np.diff(edge_ptr))
-        x = one_hot_degrees(torch.from_numpy(edges[1] + node_ptr[graph_of]), N)
+        key = next((key for key in ("node_attr", "node_feat") if key in arrays), None)
+        if key is not None:
+            x = compact(read_content(arrays[key], key))
+            if x.size(0) != N:
+                raise UserError(f"{key} has {x.size(0)} rows, but node_ptr ends at {N}; give one row a node")
     edge_attr = None
     if "edge_label" in arrays:
-        kind = torch.from_numpy(arrays["edge_label"].astype(np.int64))
+        kind = torch.from_numpy(_integers(arrays, "edge_label", E))
+        if E and int(kind.min()) < 0:
+            raise UserError(f"edge_label has {int(kind.min())}; number the kinds of edges from 0")
         edge_attr = torch.nn.functional.one_hot(kind).float()
     elif "edge_feat" in arrays:
-        edge_attr = torch.from_numpy(arrays["edge_feat"].astype(np.float32))
-    y, classes = _labels(arrays, meta, B, "graphs")
-    names = tuple(arrays["names"].tolist()) if "names" in arrays else None
+        edge_attr = read_numbers(arrays["edge_feat"], "edge_feat")
+        if len(edge_attr) != E:
+            raise UserError(f"edge_feat has {len(edge_attr)} rows for {E} edges; give one row an edge")
+    graphs = packed(x, edges, node_ptr, edge_ptr, edge_attr)
+    y, classes = _labels(arrays, B, "graphs")
     return Dataset(
-        name=name, graphs=packed(x, edges, node_ptr, edge_ptr, edge_attr), task="graph", y=y, classes=classes,
-        splits=_graph_splits(arrays, y, B), item_names=names,
-        from_degrees=not {"node_label", "node_attr", "node_feat"} & set(arrays),
+        name=name, graphs=graphs, task="graph", y=y, classes=classes, splits=_graph_splits(arrays, y, B),
+        item_names=_names(arrays, B, "graphs"), from_degrees=x is None,
     )  # fmt: skip
 
 
-def _graph_splits(arrays: dict, y: Tensor | None, B: int) -> dict[str, tuple[Split, ...]]:
-    """The file's splits: "scaffold", "fold" (DGCNN's ten, nothing set aside for choosing), "errica"; else random."""
-    splits: dict[str, tuple[Split, ...]] = {}
-    if "train_idx" in arrays:
-        splits["scaffold"] = (Split(*(_index(arrays[f"{part}_idx"]) for part in ("train", "val", "test"))),)
-    nobody = np.empty(0, np.int64)
-    if "fold" in arrays:
-        fold = arrays["fold"]
-        splits["fold"] = tuple(
-            Split(_index((fold != k).nonzero()[0]), _index(nobody), _index((fold == k).nonzero()[0]))
-            for k in range(fold.max() + 1)
+def _pointers(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """``node_ptr`` and ``edge_ptr`` [B + 1], checked."""
+    node_ptr, edge_ptr = _integers(arrays, "node_ptr"), _integers(arrays, "edge_ptr")
+    if len(node_ptr) != len(edge_ptr) or len(node_ptr) < 2:
+        raise UserError(
+            f"node_ptr has {len(node_ptr)} entries and edge_ptr {len(edge_ptr)}; give both one a graph, and a last one"
         )
+    for key, ptr, least in (("node_ptr", node_ptr, 1), ("edge_ptr", edge_ptr, 0)):
+        if ptr[0] != 0:
+            raise UserError(f"{key} starts at {ptr[0]}; let it start at 0")
+        if (np.diff(ptr) < least).any():
+            graph = int((np.diff(ptr) < least).argmax())
+            raise UserError(
+                f"{key} goes from {ptr[graph]} to {ptr[graph + 1]} at graph {graph}; let it grow by the number of its "
+                f"{key[:4]}s, at least {least}"
+            )
+    return node_ptr, edge_ptr
+
+
+def _integers(arrays: dict[str, np.ndarray], key: str, rows: int | None = None) -> np.ndarray:
+    """The array [rows] of integers (any number of them, but some, where ``rows`` is None), as int64."""
+    values = arrays[key]
+    wrong_shape = values.ndim != 1 or (values.size == 0 if rows is None else len(values) != rows)
+    if wrong_shape or values.dtype.kind not in "biu":
+        expected = "[n]" if rows is None else f"[{rows}]"
+        raise UserError(f"{key} is {values.dtype} of shape {values.shape}; give integers {expected}")
+    return values.astype(np.int64)
+
+
+def _graph_splits(arrays: dict, y: Tensor | None, B: int) -> dict[str, tuple[Split, ...]]:
+    """The file's splits: "scaffold", "fold" (DGCNN's ten, nothing set aside for choosing), "errica"; else random.
+
+    Graphs of a negative fold train in all of them.
+    """
+    splits: dict[str, tuple[Split, ...]] = {}
+    if scaffold := _indexed(arrays, y, B, "graphs"):
+        splits["scaffold"] = scaffold
+    if "fold" in arrays:
+        fold = torch.from_numpy(_integers(arrays, "fold", B))
+        nobody = torch.empty(0, dtype=torch.long)
+        splits["fold"] = tuple(Split(_rows(fold != k), nobody, _rows(fold == k)) for k in fold[fold >= 0].unique())
     if "errica_test_fold" in arrays:
+        _need(arrays, "errica_val_mask")
+        test_fold, masks = torch.from_numpy(_integers(arrays, "errica_test_fold", B)), arrays["errica_val_mask"]
+        if masks.ndim != 2 or masks.shape[1] != B or masks.dtype != bool:
+            raise UserError(f"errica_val_mask is {masks.dtype} of shape {masks.shape}; give booleans [folds, {B}]")
         parts = []
-        for k, val in enumerate(arrays["errica_val_mask"]):
-            test = arrays["errica_test_fold"] == k
-            parts.append(Split(*(_index(mask.nonzero()[0]) for mask in (~test & ~val, val, test))))
+        for k, val in enumerate(torch.from_numpy(masks)):
+            test = test_fold == k
+            parts.append(Split(_rows(~test & ~val), _rows(val), _rows(test)))
         splits["errica"] = tuple(parts)
-    if not splits and y is not None:
-        splits["random-8:1:1"] = random_splits(y if y.ndim == 1 else B, train=0.8)
-    return splits
+    return splits or default_graph_splits(y)
+
+
+def _rows(where: Tensor) -> Tensor:
+    return where.nonzero().squeeze(1)
 
 
 def packed(
-    x: Tensor | Rows, edges: np.ndarray, node_ptr: np.ndarray, edge_ptr: np.ndarray, edge_attr: Tensor | None = None
+    x: Tensor | Rows | None,
+    edges: np.ndarray,
+    node_ptr: np.ndarray,
+    edge_ptr: np.ndarray,
+    edge_attr: Tensor | None = None,
 ) -> Graphs:
-    """Graphs that lie end to end in a few arrays, checked and sorted once and cut out when asked for.
+    """Graphs that lie end to end in a few arrays, sorted once and cut out when asked for.
 
     Graph g has rows ``node_ptr[g]`` to ``node_ptr[g + 1]`` of ``x`` and columns ``edge_ptr[g]`` to ``edge_ptr[g + 1]``
-    of ``edges``, which number the nodes of each graph from 0.
+    of ``edges``, which number the nodes of each graph from 0. Without ``x``, one-hot degrees stand in.
     """
     sizes, counts = np.diff(node_ptr), np.diff(edge_ptr)
-    if len(sizes) != len(counts) or (sizes < 1).any() or (counts < 0).any():
-        raise UserError("node_ptr and edge_ptr must have one entry a graph and a last one, and no graph without nodes")
-    if node_ptr[-1] != x.size(0) or edge_ptr[-1] != edges.shape[1]:
-        raise UserError(
-            f"node_ptr ends at {node_ptr[-1]} and edge_ptr at {edge_ptr[-1]}, "
-            f"but there are {x.size(0)} rows of nodes and {edges.shape[1]} edges"
-        )
     graph_of = np.repeat(np.arange(len(counts)), counts)
     outside = ((edges < 0) | (edges >= sizes[graph_of])).any(0)
     if outside.any():
@@ -184,6 +284,7 @@ def packed(
             f"graph {first} has an edge to a node outside its {sizes[first]} nodes; number its nodes from 0"
         )
     offset = node_ptr[graph_of]
+    content = one_hot_degrees(torch.from_numpy(edges[1] + offset), int(node_ptr[-1])) if x is None else x
     order = np.lexsort((edges[0], edges[1] + offset))
     sorted_edges = torch.from_numpy(np.ascontiguousarray(edges[:, order]))
     if edge_attr is not None:
@@ -193,7 +294,7 @@ def packed(
     def make(g: int) -> Graph:
         a, b, c, d = nodes[g], nodes[g + 1], ends[g], ends[g + 1]
         return Graph(
-            x=cut(x, a, b), edge_index=sorted_edges[:, c:d].contiguous(), sizes=(b - a,),
+            x=cut(content, a, b), edge_index=sorted_edges[:, c:d].contiguous(), sizes=(b - a,),
             batch=torch.zeros(b - a, dtype=torch.long), edge_attr=None if edge_attr is None else edge_attr[c:d],
         )  # fmt: skip
 

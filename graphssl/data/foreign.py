@@ -69,7 +69,10 @@ def _networkx_graph(graph: Any, x_name: Any) -> Graph:
         for node in nodes:
             if name not in graph.nodes[node]:
                 has = _listing(graph.nodes[node])
-                raise UserError(f"node {node!r} has no attribute {name!r} (it has {has}); give it to all nodes")
+                raise UserError(
+                    f"node {node!r} has no attribute {name!r} (it has {has}); give it to all nodes, or choose others "
+                    "with graphssl.to_dataset(graph, x_name=...)"
+                )
         columns.append(_column([graph.nodes[node][name] for node in nodes], name))
     place = {node: i for i, node in enumerate(nodes)}
     edges, weights = [], []
@@ -92,7 +95,8 @@ def _column(values: list, name: str) -> np.ndarray:
         if len(row) != width or row.dtype.kind not in "biuf":
             raise UserError(
                 f"attribute {name!r} of node number {i} is {values[i]!r}; give {width} number{'s' * (width != 1)} "
-                "as at the first node (categories as one-hot)"
+                "as at the first node (categories as one-hot), or choose others with "
+                "graphssl.to_dataset(graph, x_name=...)"
             )
     return np.stack(rows).astype(np.float64)
 
@@ -103,11 +107,16 @@ def _attributes(graph: Any) -> dict[str, list]:
     return {name: [graph.nodes[node].get(name) for node in graph.nodes] for name in names}
 
 
-def _filled(values: list, name: str) -> np.ndarray:
-    """Labels as one array, with -1 (classes) or NaN (numbers) for None."""
+def _filled(values: list, name: str) -> np.ndarray | None:
+    """Labels as one array, with -1 (classes) or NaN (numbers) for None; None where all are."""
     known = [to_numpy(value).reshape(-1) for value in values if value is not None]
+    if not known:
+        return None
     if any(len(value) != 1 for value in known):
-        raise UserError(f"attribute {name!r} holds several values a node; a label is one number or one name")
+        raise UserError(
+            f"attribute {name!r} holds several values a node, but a label is one number or one name; "
+            "say which is the label with graphssl.to_dataset(graph, y_name=...)"
+        )
     flat = np.concatenate(known)
     has = np.array([value is not None for value in values])
     if has.all():
@@ -133,9 +142,12 @@ def _dgl_graph(graph: Any, x_name: Any) -> Graph:
         raise _no_features("dgl", graph.ndata)
     for name in names:
         if name not in graph.ndata:
-            raise UserError(f"the graph has no ndata[{name!r}]; it has {_listing(graph.ndata)}")
+            raise UserError(
+                f"the graph has no ndata[{name!r}]; it has {_listing(graph.ndata)}: choose with "
+                "graphssl.to_dataset(graph, x_name=...)"
+            )
     N, edata = graph.num_nodes(), graph.edata
-    x = torch.cat([graph.ndata[name].detach().cpu().float().reshape(N, -1) for name in names], 1)
+    x = torch.cat([graph.ndata[name].detach().cpu().reshape(N, -1) for name in names], 1)
     edges = torch.stack([end.detach().cpu().long() for end in graph.edges(order="eid")])
     attr = next((edata[name] for name in ("edge_attr", "feat") if name in edata), None)
     weight = next((edata[name] for name in ("edge_weight", "weight", "w") if name in edata), None)
@@ -146,7 +158,7 @@ def _dgl_graph(graph: Any, x_name: Any) -> Graph:
 def _no_features(library: str, has: Iterable[str]) -> UserError:
     return UserError(
         f"the graph has no node features: its nodes have none of {_listing(X_NAMES)} (they have {_listing(has)}); "
-        f"say which with x_name=..., or use degrees: {DEGREES[library]}"
+        f"say which with graphssl.to_dataset(graph, x_name=...), or use degrees: {DEGREES[library]}"
     )
 
 

@@ -59,53 +59,66 @@ def stack_labels(labels: list | None) -> Any:
 
 
 def given_splits(get: Callable[[str], Any], N: int, y: Any) -> dict[str, tuple[Split, ...]]:
-    """The split "given" from the masks or index lists that ``get`` knows.
-
-    Without a validation part, up to 500 labelled nodes that neither train nor test are set aside for it.
-    """
+    """The split "given" of nodes, from the masks or index lists that ``get`` knows."""
     labels, _ = read_labels(y, N, "nodes")
-    rows = np.arange(N) if labels is None else labelled(labels)
-    for ending, read in (("_mask", _read_mask), ("_idx", _read_index)):
+    for ending, read in (("_mask", read_mask), ("_idx", read_index)):
         parts: dict[str, list[np.ndarray]] = {}
         for names in PARTS:
             key = next((name + ending for name in names if get(name + ending) is not None), None)
             if key is not None:
                 parts[names[0]] = read(get(key), N, key)
-        if "train" not in parts or "test" not in parts:
-            continue
-        repeats = max(len(part) for part in parts.values())
-        if any(len(part) not in (1, repeats) for part in parts.values()):
-            counts = ", ".join(f"{key} {len(part)}" for key, part in parts.items())
-            raise UserError(f"the masks have different numbers of repeats ({counts}); give all the same, or one")
-        splits = []
-        for r in range(repeats):
-            chosen = {key: np.unique(part[r % len(part)]) for key, part in parts.items()}
-            for key in ("train", "val"):
-                if shared := len(np.intersect1d(chosen.get(key, np.empty(0)), chosen["test"])):
-                    raise UserError(
-                        f"{key}{ending} and test{ending} share {shared} nodes; take them out of one of them"
-                    )
-            if "val" in chosen:
-                splits.append(Split(*(torch.from_numpy(chosen[key]) for key in ("train", "val", "test"))))
-            else:
-                splits.append(with_validation(chosen["train"], chosen["test"], rows))
-        return {"given": tuple(splits)}
+        if "train" in parts and "test" in parts:
+            return {"given": joined(parts, N, labels)}
     return {}
 
 
-def _read_mask(mask: Any, N: int, key: str) -> list[np.ndarray]:
+def joined(parts: dict[str, list[np.ndarray]], N: int, y: Tensor | None, of: str = "nodes") -> tuple[Split, ...]:
+    """The repeats of a split from the rows of its parts "train", "test" and, where given, "val", each repeat by repeat.
+
+    Without a validation part, up to 500 labelled rows that neither train nor test are set aside for it.
+    """
+    rows = np.arange(N) if y is None else labelled(y)
+    repeats = max(len(part) for part in parts.values())
+    if any(len(part) not in (1, repeats) for part in parts.values()):
+        counts = ", ".join(f"{key} {len(part)}" for key, part in parts.items())
+        raise UserError(f"the masks have different numbers of repeats ({counts}); give all the same, or one")
+    splits = []
+    for r in range(repeats):
+        chosen = {key: np.unique(part[r % len(part)]) for key, part in parts.items()}
+        for one, other in (("train", "test"), ("val", "test"), ("train", "val")):
+            if shared := len(np.intersect1d(chosen.get(one, []), chosen.get(other, []))):
+                raise UserError(
+                    f"the {one} and {other} rows of a split share {shared} {of}; take them out of one of them"
+                )
+        if "val" in chosen:
+            splits.append(Split(*(torch.from_numpy(chosen[key]) for key in ("train", "val", "test"))))
+        else:
+            splits.append(with_validation(chosen["train"], chosen["test"], rows))
+    return tuple(splits)
+
+
+def read_mask(mask: Any, N: int, key: str, of: str = "nodes") -> list[np.ndarray]:
+    """The rows where ``mask`` [N] or [N, repeats] is true, for each repeat."""
     mask = to_numpy(mask)
-    if mask.ndim not in (1, 2) or len(mask) != N:
-        raise UserError(f"{key} has shape {mask.shape} for {N} nodes; give [{N}], or [{N}, repeats]")
+    if mask.ndim not in (1, 2) or len(mask) != N or mask.dtype.kind not in "biuf":
+        raise UserError(f"{key} is {mask.dtype} {mask.shape} for {N} {of}; give booleans [{N}], or [{N}, repeats]")
     return [column.nonzero()[0] for column in mask.reshape(N, -1).astype(bool).T]
 
 
-def _read_index(index: Any, N: int, key: str) -> list[np.ndarray]:
+def read_index(index: Any, N: int, key: str, of: str = "nodes") -> list[np.ndarray]:
+    """The rows of the one repeat that ``index`` [n] lists."""
     index = to_numpy(index)
-    if index.ndim != 1 or index.dtype.kind not in "iu" or (index.size and (index.min() < 0 or index.max() >= N)):
-        raise UserError(f"{key} must list nodes from 0 to {N - 1} as integers [n]; it is {index.dtype} {index.shape}")
+    if index.ndim != 1 or (index.size and index.dtype.kind not in "iu"):
+        raise UserError(f"{key} must list {of} from 0 to {N - 1} as integers [n]; it is {index.dtype} {index.shape}")
+    outside = index[(index < 0) | (index >= N)]
+    if outside.size:
+        raise UserError(f"{key} lists {of[:-1]} {outside[0]}, but the {of} are 0 to {N - 1}; renumber them from 0")
     return [index.astype(np.int64)]
 
 
 def to_numpy(values: Any) -> np.ndarray:
-    return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    try:
+        return np.asarray(values.detach().cpu() if isinstance(values, Tensor) else values)
+    except ValueError as error:
+        kind = type(values).__name__
+        raise UserError(f"a {kind} makes no array (rows of different lengths?); give rows of one length") from error

@@ -15,7 +15,7 @@ class Full:
     """The one graph of a node or link set, whole, in every step."""
 
     def __init__(self, dataset: Dataset, transform: Callable[[Graph], Graph], device: torch.device | str):
-        self.graph = transform(dataset.graph).to(device)
+        self.graph, self.device = transform(dataset.graph).to(device), torch.device(device)
         self.per_epoch = 1
 
     def __call__(self, step: int) -> Graph:
@@ -34,7 +34,7 @@ class Batches:
         seed: int = 0,
     ):  # fmt: skip
         self.graphs = [transform(graph).replace(items=torch.tensor([i])) for i, graph in enumerate(dataset.graphs)]
-        self.device, self.batch_size, self.seed = device, batch_size, seed
+        self.device, self.batch_size, self.seed = torch.device(device), batch_size, seed
         self.per_epoch = -(-len(self.graphs) // batch_size)
         self._epoch, self._order = -1, np.empty(0, int)
 

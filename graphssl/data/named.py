@@ -35,11 +35,11 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     places = search_path(root)
     path = next((found[key] for place in places if key in (found := _files(place))), None)
     if path is not None:
-        return read_npz(path, key)
+        return read_npz(path, key).replace(known=True)
     source = download.SOURCES.get(key)
     if source is None:
-        raise unknown("data set", name, list_datasets(root=root))
-    return _downloaded(key, source, places)
+        raise unknown("data set", name, list_datasets(root=root), see="graphssl.list_datasets()")
+    return _downloaded(key, source, places).replace(known=True)
 
 
 def list_datasets(pattern: str = "*", root: str | Path | None = None) -> list[str]:

@@ -24,9 +24,11 @@ class Rows:
 
     @classmethod
     def from_scipy(cls, matrix) -> Rows:
-        matrix = sp.csr_matrix(matrix)
+        """A scipy sparse matrix of real numbers as rows, copied; entries at the same place are added."""
+        matrix = sp.csr_matrix(matrix, copy=True)  # adding them up edits in place
         matrix.sum_duplicates()
-        value = torch.from_numpy(np.ascontiguousarray(matrix.data, dtype=np.float32))
+        with np.errstate(over="ignore"):  # beyond float32 becomes infinite, which the door refuses
+            value = torch.from_numpy(matrix.data.astype(np.float32))
         ptr = torch.from_numpy(matrix.indptr.astype(np.int64))
         col = torch.from_numpy(matrix.indices.astype(np.int64))
         return cls(CSR(ptr, col, None, matrix.shape), value)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
@@ -90,17 +91,22 @@ def judge(codes: Any, dataset: Dataset, protocol: str, seed: int = 0, notes: Ite
     return replace(outcome, notes=(*outcome.notes, *notes))
 
 
+def _offers(dataset: Dataset) -> str:
+    return f"it offers {', '.join(dataset.protocols)}" if dataset.protocols else "it offers no protocol"
+
+
 def _check_fit(protocol: Protocol, dataset: Dataset) -> None:
-    offers = f"it offers {', '.join(dataset.protocols)}" if dataset.protocols else "it offers no protocol"
     if protocol.task != dataset.task:
         raise UserError(
             f"{protocol.name} judges codes on {protocol.task} sets, but {dataset.name!r} is a {dataset.task} set; "
-            f"{offers}"
+            f"{_offers(dataset)}"
         )
     if protocol.labels is None:
         return
     if dataset.y is None:
-        raise UserError(f"{protocol.name} needs labels, but data set {dataset.name!r} has none (y is None); {offers}")
+        raise UserError(
+            f"{protocol.name} needs labels, but data set {dataset.name!r} has none (y is None); {_offers(dataset)}"
+        )
     if dataset.y.ndim > 2 or (dataset.y.ndim == 2 and dataset.y.size(1) != 1):
         raise UserError(
             f"{protocol.name} needs one label a {dataset.level}, but y of {dataset.name!r} has shape "
@@ -110,7 +116,7 @@ def _check_fit(protocol: Protocol, dataset: Dataset) -> None:
     if kind != protocol.labels:
         raise UserError(
             f"{protocol.name} needs labels that are {protocol.labels}, but those of {dataset.name!r} are {kind} "
-            f"({dataset.y.dtype}); {offers}"
+            f"({dataset.y.dtype}); {_offers(dataset)}"
         )
 
 
@@ -194,6 +200,10 @@ class Examiner(Generic[T]):
     initialisations: int = 1  # of the probe where there is a single repeat
 
     def __call__(self, codes: Tensor, dataset: Dataset, seed: int) -> Outcome:
+        with one_thread():
+            return self._judge(codes, dataset, seed)
+
+    def _judge(self, codes: Tensor, dataset: Dataset, seed: int) -> Outcome:
         exams = self.set_exams(codes, dataset)
         initialisations = self.initialisations if exams.count == 1 else 1
         figures: dict[str, list[Tensor]] = {}
@@ -217,7 +227,7 @@ class Examiner(Generic[T]):
         notes = exams.notes
         if chosen:
             times = [f"{what} ({count} of {repeats})" if repeats > 1 else what for what, count in chosen.most_common()]
-            notes = (*notes, f"chosen without the test rows: {', '.join(times)}")
+            notes = (*notes, f"{', '.join(times)}, chosen without test labels")
         each = f"{exams.each}s" if exams.count > 1 else "probe initialisations"
         return Outcome(
             score=float(headline.mean()),
@@ -227,6 +237,17 @@ class Examiner(Generic[T]):
             repeats=repeats,
             notes=notes,
         )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Within, torch works on one thread: probes are small, and their figures do not depend on how many there are."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def default_splits(dataset: Dataset, needs_validation: bool = True) -> tuple[Split, ...]:

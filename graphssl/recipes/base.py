@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
+from numbers import Integral, Real
 from typing import Any, get_type_hints
 
 import torch
@@ -15,6 +16,7 @@ from torch.optim import Optimizer
 
 from graphssl.backbones import Backbone, backbone, foreign
 from graphssl.data import Dataset, Transform
+from graphssl.encoder import Encoder
 from graphssl.errors import UserError, unknown
 from graphssl.methods import Method
 from graphssl.ops import Rows
@@ -31,13 +33,14 @@ class Spec:
     edges: int
     graphs: int
     sparse: bool  # the content is bags of words
+    known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
 
     @classmethod
     def of(cls, dataset: Dataset) -> Spec:
         nodes = sum(graph.num_nodes for graph in dataset.graphs)
         edges = sum(graph.num_edges for graph in dataset.graphs)
-        sparse = isinstance(dataset.graphs[0].x, Rows)
-        return cls(dataset.name, dataset.task, dataset.dim, nodes, edges, len(dataset.graphs), sparse)
+        sparse, count = isinstance(dataset.graphs[0].x, Rows), len(dataset.graphs)
+        return cls(dataset.name, dataset.task, dataset.dim, nodes, edges, count, sparse, dataset.known)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -50,6 +53,7 @@ class Published:
     score: float
     std: float | None
     source: str
+    std_over: str = "as published"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +72,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe function with the values it takes for named data sets."""
+    """A recipe function with the values it takes for kinds of tasks and for named data sets."""
 
     name: str
     make: Callable[..., Plan]
-    overrides: Mapping[str, Mapping[str, Any]]
+    by_task: Mapping[str, Mapping[str, Any]]
+    by_name: Mapping[str, Mapping[str, Any]]
     published: Mapping[str, Mapping[str, Published]]
 
     @property
@@ -83,16 +88,16 @@ class Recipe:
     def settings(self, spec: Spec, given: Mapping[str, Any]) -> dict[str, Any]:
         """The recipe's settings for that data, with those ``given`` on top.
 
-        What is not given comes from the overrides of the data set's name, else of its task, else from the signature.
-        Raises UserError for a setting that the recipe does not have or a value of the wrong type.
+        What is not given comes from the values for the data set's name, else for its task, else from the signature.
+        Raises UserError for a setting that the recipe does not have, a value of the wrong type or out of its range.
         """
-        defaults = self.defaults
-        hints = get_type_hints(self.make)
-        for key, value in given.items():
+        defaults, hints = self.defaults, get_type_hints(self.make)
+        for key in given:
             if key not in defaults:
                 raise unknown(f"setting of {self.name}", key, defaults)
-            _check(key, value, hints[key])
-        return {**defaults, **self.overrides.get(spec.name, self.overrides.get(spec.task, {})), **given}
+        checked = {key: check(key, value, hints[key]) for key, value in given.items()}
+        of_name = self.by_name.get(spec.name) if spec.known else None
+        return {**defaults, **(of_name or self.by_task.get(spec.task, {})), **checked}
 
     def plan(self, spec: Spec, settings: Mapping[str, Any]) -> Plan:
         """Builds the Plan; weights are drawn from the default generator. Raises UserError for impossible settings."""
@@ -102,25 +107,26 @@ class Recipe:
             raise
         except ValueError as error:
             raise UserError(f"{self.name}: {error}") from error
-        published = self.published.get(spec.name, {})
-        return plan if not published else Plan(**{**plan.__dict__, "published": published})
+        plan.method.encoder.transform = plan.transform
+        return replace(plan, published=self.published.get(spec.name, {}) if spec.known else {})
 
 
 RECIPES: dict[str, Recipe] = {}
 
 
 def recipe(
-    name: str, *, overrides: Mapping[str, Mapping[str, Any]] | None = None,
+    name: str, *, by_task: Mapping[str, Mapping[str, Any]] | None = None,
+    by_name: Mapping[str, Mapping[str, Any]] | None = None,
     published: Mapping[str, Mapping[str, Published]] | None = None,
 ) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:  # fmt: skip
     """Registers a function ``(spec, *, setting=..., ...) -> Plan`` under the method's name.
 
-    ``overrides`` holds settings by data set name or by task ("node", "link", "graph"); ``published`` the literature's
-    figures by data set name and protocol.
+    ``by_task`` holds settings for a task ("node", "link", "graph"), ``by_name`` those for a data set loaded by name, in
+    place of the task's; ``published`` the literature's figures by data set name and protocol.
     """
 
     def register(make: Callable[..., Plan]) -> Callable[..., Plan]:
-        RECIPES[name] = Recipe(name, make, overrides or {}, published or {})
+        RECIPES[name] = Recipe(name, make, by_task or {}, by_name or {}, published or {})
         return make
 
     return register
@@ -157,18 +163,45 @@ def parse(recipe: Recipe, key: str, text: str) -> Any:
     raise UserError(f"setting {key} of {recipe.name} expects {_say(hint)}, got {text!r}")
 
 
-def _check(key: str, value: Any, hint: Any) -> None:
+SHARE = "from 0 up to, not including, 1", lambda v: 0 <= v < 1
+COUNT = "1 or more", lambda v: v >= 1
+POSITIVE = "above 0", lambda v: v > 0
+NOT_NEGATIVE = "0 or more", lambda v: v >= 0
+WHOLE_SHARE = "from 0 to 1", lambda v: 0 <= v <= 1
+
+# what the settings of any recipe may be, by name
+RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(("width", "hidden", "layers", "heads", "batch_size"), COUNT),
+    **dict.fromkeys(("lr", "clip", "tau", "alpha"), POSITIVE),
+    **dict.fromkeys(
+        ("dropout", "attention_dropout", "edges_1", "edges_2", "features_1", "features_2", "warmup"), SHARE
+    ),
+    **dict.fromkeys(("replace", "momentum"), WHOLE_SHARE),
+    "mask": ("above 0 and up to 1", lambda v: 0 < v <= 1),
+    "weight_decay": NOT_NEGATIVE,
+    "epochs": ("0 (untrained) or more", lambda v: v >= 0),
+}
+
+
+def check(key: str, value: Any, hint: Any) -> Any:
+    """``value`` as the type that the setting ``key`` has; UserError where it is of another or out of its range."""
     kinds = getattr(hint, "__args__", (hint,))
-    fits = any(
-        (kind is float and isinstance(value, (int, float)) and not isinstance(value, bool))
-        or (kind is int and isinstance(value, int) and not isinstance(value, bool))
-        or (kind not in (int, float) and isinstance(value, kind))
-        for kind in kinds
-    )
+    if isinstance(value, bool):
+        fits = bool in kinds
+    elif isinstance(value, Integral) and int in kinds:
+        fits, value = True, int(value)
+    elif isinstance(value, Real) and float in kinds:
+        fits, value = True, float(value)
+    else:
+        fits = any(kind not in (int, float, bool) and isinstance(value, kind) for kind in kinds)
     if not fits:
         raise UserError(f"setting {key} expects {_say(hint)}, got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"setting {key} expects a finite number, got {value!r}")
+    words, inside = RANGES.get(key, ("", lambda v: True))
+    if value is not None and not inside(value):
+        raise UserError(f"setting {key} is {value!r}; choose a value {words}")
+    return value
 
 
 def _say(hint: Any) -> str:
@@ -188,6 +221,10 @@ def cosine_decay(progress: float) -> float:
 
 def backbone_of(encoder: str | nn.Module, dim_in: int, widths: list[int], **options: Any) -> Backbone:
     """The recipe's backbone, or the user's own module in its place."""
+    if isinstance(encoder, Encoder):
+        encoder = encoder.backbone
+    if isinstance(encoder, Backbone) and encoder.dim_in != dim_in:
+        raise UserError(f"the encoder takes content of width {encoder.dim_in}, but the data has {dim_in}; use another")
     if isinstance(encoder, nn.Module):
         return encoder if isinstance(encoder, Backbone) else foreign(encoder, dim_in)
     return backbone(encoder, dim_in, widths, **options)

@@ -23,10 +23,8 @@ def warmed_up(share: float):
 
 @recipe(
     "bgrl",
-    overrides={
-        "cora": CORA, "cora/link": CORA, "citeseer": CITESEER, "citeseer/link": CITESEER,
-        "graph": {"encoder": "gin", "width": 128, "epochs": 50, "batch_size": 32},
-    },
+    by_name={"cora": CORA, "cora/link": CORA, "citeseer": CITESEER, "citeseer/link": CITESEER},
+    by_task={"graph": {"encoder": "gin", "width": 128, "epochs": 50, "batch_size": 32}},
     published={
         "cora": {"node-linear": Published(82.7, 0.6, README)},
         "citeseer": {"node-linear": Published(71.1, 0.8, README)},

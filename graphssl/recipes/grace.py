@@ -24,8 +24,8 @@ CITESEER = {
 
 @recipe(
     "grace",
-    overrides={
-        "cora": CORA, "cora/link": CORA, "citeseer": CITESEER, "citeseer/link": CITESEER,
+    by_name={"cora": CORA, "cora/link": CORA, "citeseer": CITESEER, "citeseer/link": CITESEER},
+    by_task={
         "graph": {"encoder": "gin", "norm": "batch", "width": 128, "hidden": 128, "epochs": 50, "batch_size": 32},
     },
     published={

@@ -20,11 +20,8 @@ CITESEER = {"epochs": 300, "weight_decay": 2e-5, "replace": 0.1, "alpha": 1.0, "
 
 @recipe(
     "graphmae",
-    overrides={
-        "cora": CORA,
-        "cora/link": CORA,
-        "citeseer": CITESEER,
-        "citeseer/link": CITESEER,
+    by_name={"cora": CORA, "cora/link": CORA, "citeseer": CITESEER, "citeseer/link": CITESEER},
+    by_task={
         "graph": {
             "encoder": "gin", "decoder": "gin", "norm": "batch", "width": 256, "lr": 5e-4, "epochs": 50,
             "batch_size": 32, "alpha": 1.0, "decay": False,

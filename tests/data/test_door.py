@@ -7,7 +7,7 @@ import scipy.sparse as sp
 import torch
 from torch_geometric.data import Batch, Data, HeteroData, InMemoryDataset
 
-from graphssl.data import Dataset, degree_features, load_dataset, to_dataset
+from graphssl.data import Dataset, Graphs, Split, degree_features, is_path, to_dataset
 from graphssl.errors import UserError
 from graphssl.graph import Graph
 from graphssl.ops import Rows, dense
@@ -97,6 +97,11 @@ REFUSED = {
     "some labels": ([data(y=torch.tensor([1])), data()], ["graph 0", "graph 1 has none"]),
     "labels of nodes": (
         [data(y=torch.arange(3)), data(x=torch.ones(4, 2), y=torch.arange(4))],
+        ["graph 0 has 3 labels for its 3 nodes", "without the list", "[1, 3]"],
+    ),
+    "one graph with labels of its nodes": ([data(y=torch.arange(3))], ["3 labels", "without the list", "drop y"]),
+    "numbers of labels": (
+        [data(y=torch.arange(2)), data(y=torch.arange(4))],
         ["graph 1 has 4 labels", "one graph"],
     ),
     "mask": (
@@ -104,6 +109,10 @@ REFUSED = {
         ["train_mask", "(2,)", "3 nodes"],
     ),
     "masks that overlap": (data(train_mask=torch.ones(3), test_mask=torch.tensor([0, 0, 1])), ["share 1 nodes"]),
+    "lists that overlap": (
+        data(train_idx=torch.tensor([0, 1]), val_idx=torch.tensor([1]), test_idx=torch.tensor([2])),
+        ["train and val", "share 1 nodes"],
+    ),
     "repeats": (data(train_mask=torch.eye(3)[:, :2], test_mask=1 - torch.eye(3)), ["repeats", "train 2", "test 3"]),
     "index": (data(train_idx=torch.tensor([0]), test_idx=torch.tensor([7])), ["test_idx", "0 to 2"]),
     "several Graphs in one": (Graph.stack([to_dataset(data()).graph] * 2), ["2 graphs", "list"]),
@@ -112,20 +121,34 @@ REFUSED = {
     "adjacency shape": ((X, sp.csr_matrix((3, 4))), ["(3, 4)", "(3, 3)"]),
     "adjacency labels": ((X, sp.eye(3), [0, 1]), ["(2,)", "3 nodes"]),
     "networkx, nothing": (nx.Graph(), ["no nodes"]),
-    "networkx, no features": (nx.path_graph(3), ["'x', 'feat', 'features'", "x_name", "graph.degree"]),
+    "networkx, no features": (
+        nx.path_graph(3),
+        ["'x', 'feat', 'features'", "graphssl.to_dataset(graph, x_name=...)", "graph.degree"],
+    ),
     "dgl, batch": (batched, ["batch of 2", "dgl.unbatch"]),
-    "dgl, no features": (dgl_graph(label=torch.arange(3)), ["no node features", "'label'", "degree_features"]),
+    "dgl, no features": (
+        dgl_graph(label=torch.arange(3)),
+        ["no node features", "'label'", "degree_features", "to_dataset"],
+    ),
     "no file": ("folder/somewhere/cora.npz", ["no file folder/somewhere/cora.npz"]),
-    "unknown name": ("citations-mimi", ["citations-mini"]),
+    "a name": ("citations-mini", ["neither a file nor a folder", "graphssl.load_dataset('citations-mini')"]),
+    "no features at all": ((None, sp.eye(3)), ["the feature matrix is None", "[nodes, features]"]),
+    "complex sparse features": ((sp.eye(3).tocsr() * 1j, sp.eye(3)), ["the feature matrix holds complex", "imaginary"]),
+    "complex sparse tensor": (data(x=(X * 1j).to_sparse()), ["x holds complex", "imaginary"]),
+    "ragged features": (([[1, 2], [3], [4]], sp.eye(3)), ["the feature matrix is a list that makes no array", "float"]),
+    "ragged edges": ((data(edge_index=[[0, 1], [1]])), ["edge_index is a list that makes no array", "[2, edges]"]),
+    "ragged labels": (data(y=[[1], [1, 2], [3]]), ["a list makes no array", "one length"]),
+    "nan pos": (data(pos=nan), ["pos has values that are NaN"]),
+    "names of attributes for a list of PyG": ([data(), data()], ["x_name"], {"x_name": "x"}),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_refusals_name_the_mistake_and_the_way_out(case, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    given, words = REFUSED[case]
+    given, words, *names = REFUSED[case]
     with pytest.raises(UserError) as caught:
-        to_dataset(given)
+        to_dataset(given, **dict(*names))
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -203,7 +226,9 @@ def test_labelled_nodes_without_masks_get_a_random_split():
     dataset = to_dataset(Data(x=torch.ones(40, 1), edge_index=RING, y=torch.where(y < 0, y, y + 1)))
     assert list(dataset.splits) == ["random-1:1:8"]
     assert lengths(dataset) == [(4, 4, 22)] * 10
-    assert to_dataset(data(y=torch.arange(3))).splits == {}
+    few = to_dataset(Data(x=torch.ones(8, 1), edge_index=RING, y=torch.arange(8) % 2))  # ten labels are needed
+    assert few.splits == {}
+    assert few.protocols == ()
 
 
 def test_bags_of_words_are_sparse():
@@ -237,24 +262,74 @@ def test_lists_are_graph_sets():
     assert to_dataset([(graph, i % 2) for i, graph in enumerate(graphs)]).y.tolist() == [i % 2 for i in range(12)]
 
 
-def test_a_pyg_data_set_is_read_when_asked_for():
-    items = Items([data(), data(x=X + 1)])
+@pytest.mark.parametrize("labelled", [False, True])
+def test_each_item_of_a_pyg_data_set_is_read_once(labelled):
+    items = Items([data(y=torch.tensor([i])) if labelled else data() for i in range(5)])
     read = []
-    items.transform = lambda item: read.append(1) or item
+
+    def transform(item):  # what it gives depends on when it is asked
+        read.append(1)
+        return Data(x=item.x + len(read), edge_index=item.edge_index, y=item.y)
+
+    items.transform = transform
     dataset = to_dataset(items)
-    before = len(read)
-    assert before < 8
-    assert torch.equal(dataset.graphs[1].x, X + 1)
-    assert len(read) > before
+    assert len(read) == (5 if labelled else 1)
+    first = [graph.x for graph in dataset.graphs]
+    again = dataset.batch(range(5)).x.split(3)
+    assert len(read) == 5
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert (None if dataset.y is None else dataset.y.tolist()) == ([0, 1, 2, 3, 4] if labelled else None)
 
 
-def test_a_list_of_one_graph_is_a_node_set():
-    labelled = data(y=torch.arange(3))
-    for given in ([labelled], Items([labelled])):
-        dataset = to_dataset(given, name="mine")
-        assert (dataset.task, dataset.name) == ("node", "mine")
-        assert dataset.y.tolist() == [0, 1, 2]
-    assert to_dataset([data(y=torch.tensor([1]))]).task == "graph"
+def test_graphs_are_made_when_asked_for_and_kept():
+    made = []
+    graphs = Graphs(4, lambda i: made.append(i) or to_dataset(data(x=X + i)).graph)
+    assert made == []
+    assert graphs[2] is graphs[-2] is graphs[1:][1]
+    assert sorted(made) == [1, 2, 3]
+    assert [graph.x[0, 0].item() for graph in graphs] == [0, 1, 2, 3]
+    assert sorted(made) == [0, 1, 2, 3]
+    with pytest.raises(IndexError):
+        graphs[4]
+
+
+def test_a_list_is_a_graph_set_however_short():
+    graph = to_dataset(data()).graph
+    for item in (data(), path_graph(), dgl_graph(), graph, (graph, 1), data(y=torch.tensor([1])), data(y=X[:1])):
+        for given in ([item], [item, item]):
+            assert (to_dataset(given).task, len(to_dataset(given).graphs)) == ("graph", len(given))
+    assert to_dataset(Batch.from_data_list([data()])).task == "graph"
+    whole = Items([data(y=torch.arange(3))])  # as Planetoid is
+    dataset = to_dataset(whole, name="mine")
+    assert (dataset.task, dataset.name, dataset.raw) == ("node", "mine", whole)
+    assert dataset.y.tolist() == [0, 1, 2]
+
+
+def test_what_was_handed_in_stays_the_users():
+    words = sp.csr_matrix((np.ones(3), [1, 1, 0], [0, 2, 3, 3]), (3, 2))  # an entry twice
+    sparse = to_dataset((words, sp.eye(3))).graph
+    assert words.nnz == 3
+    words.data[:] = 7
+    assert sparse.x.to_dense().tolist() == [[0, 2], [1, 0], [0, 0]]
+    for kind in (torch.as_tensor, np.asarray):
+        given = {
+            "x": kind(X.clone()), "edge_index": kind(RING.clone()), "pos": kind(X.clone()),
+            "edge_attr": kind(torch.ones(6, 2)), "edge_weight": kind(torch.full((6,), 2.0)),
+        }  # fmt: skip
+        graph = Graph.build(**given)
+        before = {key: getattr(graph, key).clone() for key in given}
+        for value in given.values():
+            value[:] = 0
+        for key, value in before.items():
+            assert torch.equal(getattr(graph, key), value), key
+    read_only = X.numpy().copy()
+    read_only.flags.writeable = False
+    assert torch.equal(Graph.build(read_only[::-1], RING).x, X.flip(0))
+
+
+def test_sparse_features_beyond_float32_are_refused():
+    with pytest.raises(UserError, match="beyond float32, the first in row 1, column 1"):
+        to_dataset((sp.diags([1.0, 1e39, 1.0]).tocsr(), sp.eye(3)))
 
 
 def test_data_sets_and_graphs_pass():
@@ -303,6 +378,10 @@ def test_list_of_networkx():
     dataset = to_dataset(graphs)
     assert (dataset.task, dataset.y.tolist()) == ("graph", [0, 1, 0])
     assert to_dataset(graphs, y_name="label").y.tolist() == [0, 1, 0]
+    assert dataset.item_names is None
+    for graph, name in zip(graphs, "abc", strict=True):
+        graph.name = name
+    assert to_dataset(graphs).item_names == ("a", "b", "c")
     with pytest.raises(UserError, match="'kind'"):
         to_dataset(graphs, y_name="kind")
 
@@ -365,8 +444,6 @@ def test_files_and_folders(tmp_path):
     np.savez(tmp_path / "pickle.npz", edge_index=np.array([{}], dtype=object))
     with pytest.raises(UserError, match="plain arrays"):
         to_dataset(tmp_path / "pickle.npz")
-    assert isinstance(to_dataset("citations-mini"), Dataset)
-    assert to_dataset("citations-mini").name == load_dataset("citations-mini").name
 
 
 def test_degree_features():
@@ -376,3 +453,49 @@ def test_degree_features():
     assert degree_features(torch.empty(2, 0, dtype=torch.long), 2, max_degree=3).shape == (2, 4)
     with pytest.raises(UserError, match="num_nodes is 3"):
         degree_features(RING + 1, 3)
+
+
+def test_strings_that_are_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "cora").mkdir()
+    assert not is_path("cora")  # a folder, but without data: the name is meant
+    assert not is_path("cora/link")
+    np.savez(tmp_path / "cora" / "mine.npz", edge_index=RING.numpy())
+    for path in ("cora", "cora/mine.npz", "absent.npz", "a/b/c", tmp_path, "./cora"):
+        assert is_path(path)
+    assert not is_path(3)
+
+
+def graph_set(y, **fields):
+    return Dataset(name="mine", graphs=[to_dataset(data()).graph] * len(y), task="graph", y=torch.tensor(y), **fields)
+
+
+def test_protocols_that_can_run():
+    nan = float("nan")
+    assert graph_set([0.0, 1.0, nan] * 10).protocols == ()  # yes or no, as OGB has it
+    assert graph_set([[0.0], [1.0]] * 10).protocols == ()
+    assert graph_set([nan] * 12).protocols == ()
+    assert graph_set([0.0, 1.0, 2.0] * 10).protocols == ("graph-ridge",)
+    assert graph_set([0.5, 1.0, 2.0] * 3).protocols == ()  # fewer than the ten folds
+    assert graph_set([0, 1] * 10).protocols == ("graph-svm",)
+    assert graph_set([0, -1] * 10).protocols == ()
+    one, two, nobody = torch.tensor([0]), torch.tensor([1, 2]), torch.empty(0, dtype=torch.long)
+    unchosen = {"mine": (Split(one, nobody, two),)}
+    assert graph_set([0.5, 1.0, 2.0], splits=unchosen).protocols == ("graph-ridge",)
+    nodes = to_dataset(data(y=torch.tensor([0, 1, 1])))
+    assert nodes.protocols == ()
+    assert nodes.replace(splits=unchosen).protocols == ()  # a linear layer is chosen on validation rows
+    whole = nodes.replace(splits={"mine": (Split(one, two[:1], two[1:]),)})
+    assert whole.protocols == ("node-linear", "node-knn")
+    assert whole.replace(y=torch.tensor([0.5, 1, 2])).protocols == ()
+    assert whole.replace(task="link", y=None).protocols == ("link-dot",)
+    assert whole.replace(task="link", y=None, splits={}).protocols == ()
+
+
+def test_degrees_of_a_users_own_can_be_made_anew_for_links():
+    edges = torch.randint(30, (2, 200), generator=torch.Generator().manual_seed(0))
+    dataset = to_dataset(Data(x=degree_features(edges, 30), edge_index=edges))
+    assert torch.equal(dense(dataset.link().graph.x), dense(dataset.graph.x))  # the door cannot know what x is
+    linked = dataset.replace(from_degrees=True).link().graph
+    degree = torch.bincount(linked.edge_index[1], minlength=30)
+    assert torch.equal(dense(linked.x).argmax(1), degree)

@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from graphssl.data import download, list_datasets, load_dataset
+from graphssl.data import convert, download, list_datasets, load_dataset
+from graphssl.data import files as files_module
 from graphssl.errors import UserError
 from graphssl.ops import Rows, dense
 
-DATA = Path(os.environ.get("GRAPHSSL_DATA") or Path(__file__).parents[2] / ".." / "shared" / "data")
+ROOT = Path(__file__).resolve().parents[2]
+DATA = (ROOT / (os.environ.get("GRAPHSSL_DATA") or "../shared/data")).resolve()  # absolute: tests may change folder
 
 
 @pytest.fixture
@@ -130,6 +132,23 @@ def test_names_are_forgiving(real):
     for wrong, near in (("corra", "'cora'"), ("citations-mimi", "'citations-mini'"), ("mutagg", "'mutag'")):
         with pytest.raises(UserError, match=f"did you mean.*{near}"):
             load_dataset(wrong)
+
+
+def test_a_name_like_no_other_points_at_the_list(bare):
+    with pytest.raises(UserError) as caught:
+        load_dataset("xyzzy")
+    assert str(caught.value) == "unknown data set 'xyzzy'; see graphssl.list_datasets()"
+
+
+def test_yes_no_labels_of_molecules_offer_no_protocol(real):
+    assert load_dataset("ogbg-molbace").protocols == ()
+    assert load_dataset("ogbg-molesol").protocols == ("graph-ridge",)
+
+
+def test_the_door_knows_no_names():
+    """What reads a user's graphs imports nothing that looks for data sets by name, which reads through it."""
+    for module in (convert, files_module, download):
+        assert "graphssl.data.named" not in Path(module.__file__).read_text()
 
 
 def test_links_of_real_sets(real):

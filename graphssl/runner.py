@@ -1,0 +1,179 @@
+"""One run of the loop with all that goes on around it: the bar, the log, checkpoints, Ctrl-C."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, TextIO
+
+import torch
+from torch.optim import Optimizer
+from tqdm import tqdm
+
+from graphssl import store
+from graphssl.data.loader import Batches, Full
+from graphssl.errors import Diverged, OutOfMemory
+from graphssl.methods import Method
+from graphssl.recipes import Plan
+from graphssl.train import memory_advice, train
+
+
+class Log:
+    """One line an epoch: kept here, and in the run's folder where there is one."""
+
+    def __init__(self, folder: Path | None, per_epoch: int, lines: list[dict[str, float]], partial: dict[str, float]):
+        self.lines, self.per_epoch, self.sums = lines, per_epoch, dict(partial)
+        self.began = time.monotonic() - (lines[-1]["seconds"] if lines else 0.0)
+        self.file: TextIO | None = None if folder is None else open(folder / store.METRICS, "a")  # noqa: SIM115
+
+    def add(self, step: int, losses: dict[str, torch.Tensor], lr: float) -> dict[str, float] | None:
+        """Takes the losses of a step; the epoch's line where it ends one."""
+        for key, loss in losses.items():
+            self.sums[key] = self.sums.get(key, 0.0) + loss.item() / self.per_epoch
+        if step % self.per_epoch:
+            return None
+        line = {"epoch": step // self.per_epoch, "step": step, "loss": sum(self.sums.values()), **self.sums, "lr": lr}
+        line["seconds"] = round(time.monotonic() - self.began, 3)
+        self.lines.append(line)
+        self.sums = {}
+        if self.file is not None:
+            self.file.write(json.dumps(line) + "\n")
+            self.file.flush()
+        return line
+
+    def close(self) -> None:
+        if self.file is not None:
+            self.file.close()
+
+
+class Saver:
+    """Writes a checkpoint at most every second, and never more often than takes a fiftieth of the time."""
+
+    def __init__(self, folder: Path | None, method: Method, optimizer: Optimizer):
+        self.folder, self.method, self.optimizer = folder, method, optimizer
+        self.last, self.cost = time.monotonic(), 0.0
+
+    def due(self) -> bool:
+        return time.monotonic() - self.last > max(1.0, 50 * self.cost)
+
+    def save(self, step: int, partial: dict[str, float]) -> None:
+        if self.folder is not None:
+            began = time.monotonic()
+            store.save_checkpoint(self.folder, self.method, self.optimizer, step, partial)
+            self.last = time.monotonic()
+            self.cost = self.last - began
+
+
+def run(
+    plan: Plan, batches: Full | Batches, optimizer: Optimizer, config: dict[str, Any], *, folder: Path | None = None,
+    resumed: bool = False, progress: bool = True,
+) -> list[dict[str, float]]:  # fmt: skip
+    """Trains ``plan.method`` in place from the start, or from the checkpoint in ``folder``; returns a line an epoch.
+
+    Raises Diverged, OutOfMemory, or KeyboardInterrupt after the first Ctrl-C or SIGTERM, with a checkpoint written.
+    """
+    method, device = plan.method, batches.device
+    name, where = config["method"], f"{config['method']} on {config['spec']['name']}"
+    steps, start = plan.epochs * batches.per_epoch, 0
+    partial_sums: dict[str, float] = {}
+    if resumed and folder is not None:
+        start, partial_sums = store.load_checkpoint(folder, method, optimizer)
+    if folder is not None:
+        store.cut_metrics(folder, start)
+    log = Log(folder, batches.per_epoch, store.read_metrics(folder) if folder is not None else [], partial_sums)
+    saver = Saver(folder, method, optimizer)
+    bar = tqdm(
+        total=plan.epochs, initial=start // batches.per_epoch, desc=where, unit="epoch", dynamic_ncols=True,
+        disable=not (progress and sys.stderr.isatty()),
+    )  # fmt: skip
+    half = partial(torch.autocast, device.type, torch.bfloat16, enabled=config["precision"] == "bf16-mixed")
+    step = start
+    try:
+        with stop_signals() as stopped, memory_advice(f"{name} on {batches.largest()[0]} nodes"):
+            for step, losses in train(
+                method, batches, optimizer, steps, start=start, seed=config["seed"], schedule=plan.schedule,
+                clip=plan.clip, autocast=half,
+            ):  # fmt: skip
+                line = log.add(step, losses, optimizer.param_groups[0]["lr"])
+                if line is not None:
+                    bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
+                    bar.update()
+                if step < steps and (stopped() or saver.due()):
+                    saver.save(step, log.sums)
+                if step < steps and stopped():
+                    raise KeyboardInterrupt(goodbye(folder, step, steps))
+    except Diverged as error:
+        raise Diverged(f"{where}: {error}{way_back(folder)}") from None
+    finally:
+        bar.close()
+        log.close()
+    if not all(p.isfinite().all() for p in method.state_dict().values() if p.is_floating_point()):
+        raise Diverged(
+            f"{where}: weights are not finite after step {step}; try a smaller lr or a clip{way_back(folder)}"
+        )
+    return log.lines
+
+
+def goodbye(folder: Path | None, step: int, steps: int) -> str:
+    if folder is None:
+        return f"stopped after step {step} of {steps}; nothing was saved, as the run has no out folder"
+    return f"stopped after step {step} of {steps} and saved; go on with the same call and resume=True (--resume)"
+
+
+def way_back(folder: Path | None) -> str:
+    if folder is None or not (folder / store.CHECKPOINT).exists():
+        return ""
+    return (
+        f"; the last good checkpoint was kept: graphssl.load({str(folder)!r}, unfinished=True) reads it, to go on from"
+    )
+
+
+@contextmanager
+def stop_signals() -> Iterator[Callable[[], bool]]:
+    """Turns the first Ctrl-C or SIGTERM into a flag, so that no step is cut in two; the second acts at once."""
+    asked: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+
+    def ask(number: int, frame: Any) -> None:
+        if asked:
+            raise KeyboardInterrupt("stopped at once; what came after the last checkpoint is lost")
+        asked.append(number)
+        print("\ngraphssl: stopping after this step; once more stops at once", file=sys.stderr)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def check_memory(method: Method, largest: tuple[int, int], device: torch.device, name: str) -> None:
+    """Raises OutOfMemory for a step that cannot fit, where the system tells how much is free."""
+    free = free_bytes(device)
+    need = 16 * sum(p.numel() for p in method.parameters()) + method.step_bytes(*largest)  # gradient, two moments
+    if free is not None and need > free:
+        raise OutOfMemory(
+            f"one step of {name} on {largest[0]} nodes needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
+            "free; choose a smaller width or batch_size, or a method whose memory grows slower than nodes squared"
+        )
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """What the device, or the system, says is free; None where it does not say."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    try:
+        with open("/proc/meminfo") as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+    except (OSError, StopIteration):
+        return None
