@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from graphssl import runner, store
-from graphssl.data import Dataset, Transform
+from graphssl.data import Dataset, Transform, is_path
 from graphssl.data.loader import Batches, Full
 from graphssl.encoder import Encoder, pool
 from graphssl.errors import UserError
@@ -106,6 +106,7 @@ def pretrain(
         "format": store.FORMAT, "method": type(plan.method).__name__ if own else recipe.name, "recipe": recipe.name,
         "settings": {k: v for k, v in chosen.items() if not isinstance(v, nn.Module)},
         "own_encoder": None if module is None else type(module).__name__, "spec": spec.to_json(), "fingerprint": mark,
+        "source": str(dataset) if isinstance(dataset, str | Path) and is_path(dataset) else None,
         "seen": sorted({mark, *(ancestor.config["seen"] if ancestor else ())}), "start": _weights(plan.method),
         "seed": seed, "epochs": plan.epochs, "precision": PRECISIONS[precision], "device": str(target),
         "parameters": sum(p.numel() for p in plan.method.parameters()), "versions": versions(), "finished": False,

@@ -16,7 +16,7 @@ from graphssl.errors import UserError
 from graphssl.ops import CSR, Content, Rows, pointers
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Graph:
     """B graphs laid end to end: N nodes and E directed edges.
 
@@ -122,6 +122,13 @@ class Graph:
             x=Rows.cat(x) if isinstance(x[0], Rows) else torch.cat(x),  # type: ignore[arg-type]
             edge_index=torch.cat(edges, dim=1), batch=torch.cat(batch), sizes=tuple(sizes), **stacked,
         )  # fmt: skip
+
+    def __repr__(self) -> str:
+        carried = [f.name for f in fields(self)[4:] if getattr(self, f.name) is not None]
+        more = f", with {', '.join(carried)}" if carried else ""
+        kind = "dense" if isinstance(self.x, Tensor) else "sparse"
+        x = f"{kind} content of width {self.x.size(1)}"
+        return f"Graph({self.num_nodes} nodes, {self.num_edges} edges, {self.num_graphs} graphs, {x}{more})"
 
     @property
     def num_nodes(self) -> int:

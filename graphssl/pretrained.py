@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from graphssl import store
-from graphssl.data import Dataset, Transform, load_dataset, to_dataset
+from graphssl.data import Dataset, Transform, is_path, load_dataset, to_dataset
 from graphssl.data.loader import Batches
 from graphssl.encoder import Encoder, pool
 from graphssl.errors import UserError, unknown
@@ -36,9 +36,7 @@ from graphssl.train import evaluating, memory_advice, seeded
 
 def dataset_of(data: Any) -> Dataset:
     """A name as the data set of that name, anything else through the door."""
-    if isinstance(data, str) and not Path(data).exists() and not data.endswith(".npz"):
-        return load_dataset(data)
-    return to_dataset(data)
+    return load_dataset(data) if isinstance(data, str) and not is_path(data) else to_dataset(data)
 
 
 def fingerprint(dataset: Dataset) -> str:

@@ -39,7 +39,7 @@ class Graphs(Sequence[Graph]):
         return graph
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
 class Dataset:
     """Graphs with what is known about them.
 
@@ -59,6 +59,12 @@ class Dataset:
     from_degrees: bool = False  # x is one-hot degrees, to be made anew where edges are held out
     known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
     raw: Any = None  # the items as they came in
+
+    def __repr__(self) -> str:
+        size = f"{len(self.graphs)} graphs" if self.task == "graph" else repr(self.graph)
+        splits = ", ".join(f"{name} x{len(repeats)}" for name, repeats in self.splits.items()) or "none"
+        protocols = ", ".join(self.protocols) or "none"
+        return f"Dataset({self.name!r}, task {self.task!r}, {size}, splits: {splits}, protocols: {protocols})"
 
     @property
     def graph(self) -> Graph:
