@@ -7,6 +7,7 @@ import csv
 import hashlib
 import json
 import platform
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from importlib.metadata import version
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from graphssl import store
 from graphssl.data import Dataset, Transform, is_path, load_dataset, to_dataset
@@ -289,15 +291,19 @@ def judge_all(
             f"data set {data.name!r} offers no protocol to judge codes by (labels or a split are missing, or its "
             "labels are of a kind that none takes yet); use embed or plot, or give labels"
         )
-    judged = next(iter(subjects))
-    rows = []
+    judged, everyone, rows = next(iter(subjects)), {**subjects, RAW: raw_features(data, pooling)}, []
+    quiet = not sys.stderr.isatty()
+    bar = tqdm(total=len(names) * len(everyone), desc="judging", leave=False, disable=quiet, dynamic_ncols=True)
     for name in names:
         about = get_protocol(name)
-        for who, codes in {**subjects, RAW: raw_features(data, pooling)}.items():
+        for who, codes in everyone.items():
+            bar.set_postfix_str(f"{name}, {who}")
+            bar.update()
             rows.append(Row.of(about, who, judge(codes, data, name, seed), notes=notes if who == judged else ()))
         if published and name in published:
             figure = published[name]
             rows.append(Row.published(about, figure.score, figure.std, figure.source, figure.std_over))
+    bar.close()
     return Report(data.name, rows)
 
 
