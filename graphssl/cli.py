@@ -6,6 +6,7 @@ import argparse
 import importlib.metadata
 import os
 import sys
+import textwrap
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -155,6 +156,7 @@ def plot(a: argparse.Namespace) -> None:
 
 def list_names(a: argparse.Namespace) -> None:
     import graphssl
+    from graphssl.data import origin
     from graphssl.probes import get_protocol
     from graphssl.recipes import get_recipe
 
@@ -167,7 +169,11 @@ def list_names(a: argparse.Namespace) -> None:
             about = (get_recipe(name).make.__doc__ or "").strip().splitlines()[0]
         elif a.what == "protocols":
             about = get_protocol(name).about
-        print(f"{name:<14}{about}".rstrip())
+        elif a.what == "datasets":
+            about = origin(name)
+        wide = 26 if a.what == "datasets" else 14
+        lines = textwrap.wrap(about, 100 - wide) or [""]
+        print(f"{name:<{wide}}{lines[0]}".rstrip(), *(" " * wide + line for line in lines[1:]), sep="\n")
 
 
 PACKAGES = {

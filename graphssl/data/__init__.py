@@ -8,6 +8,7 @@ from graphssl.data.dataset import Split as Split
 from graphssl.data.features import degree_features as degree_features
 from graphssl.data.named import list_datasets as list_datasets
 from graphssl.data.named import load_dataset as load_dataset
+from graphssl.data.named import origin as origin
 from graphssl.data.named import search_path as search_path
 from graphssl.data.splits import link_split as link_split
 from graphssl.data.splits import random_splits as random_splits

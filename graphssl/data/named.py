@@ -58,6 +58,15 @@ def list_datasets(pattern: str = "*", root: str | Path | None = None) -> list[st
     return fnmatch.filter(names, _normal(pattern))
 
 
+def origin(name: str, root: str | Path | None = None) -> str:
+    """Where ``load_dataset`` takes this set from: "ships", the folder that holds its file, or "a download"."""
+    key = _normal(name).removesuffix(LINK)
+    for place in search_path(root):
+        if key in _files(place):
+            return "ships" if place == SHIPPED else str(place)
+    return "a download"
+
+
 def search_path(root: str | Path | None = None) -> list[Path]:
     """The folders where ``load_dataset`` looks before it downloads, in order; not all need exist."""
     given = [root, os.environ.get("GRAPHSSL_DATA") or None, CACHE, SHIPPED]

@@ -41,9 +41,11 @@ def graphmae(
 ) -> Plan:  # fmt: skip
     """Masked feature reconstruction.
 
-    ``graphssl pretrain cora`` is the paper's Cora row: 84.2 ± 0.4 by ``node-linear``; ``citeseer``: 73.4 ± 0.4. Both
-    from configs.yml. Data without a name: the signature's values for one graph (meant for node classification on sparse
-    or dense features), and for a list of graphs a GIN of width 256 in batches of 32 (meant for graph classification).
+    ``graphssl pretrain cora`` is the paper's Cora row, 84.2 ± 0.4 by ``node-linear`` with GraphMAE's weight decay, and
+    ``citeseer`` 73.4 ± 0.4: both from configs.yml, both reached over five seeds (benchmarks/results/quality.md). Cora
+    takes about four minutes on two cores (benchmarks/results/speed-step-2t.json). Data without a name: the signature's
+    values for one graph (meant for node classification on sparse or dense features), and for a list of graphs a GIN of
+    width 256 in batches of 32 (meant for graph classification).
 
     ``mask`` is the share of hidden nodes, ``replace`` the share of those that show another node's content, ``alpha``
     the exponent of the scaled cosine error, ``decoder`` a name as for ``encoder`` ("mlp" decodes without re-masking),

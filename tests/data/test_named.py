@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from graphssl.data import convert, download, list_datasets, load_dataset
+from graphssl.data import convert, download, list_datasets, load_dataset, origin
 from graphssl.data import files as files_module
 from graphssl.errors import UserError
 from graphssl.ops import Rows, dense
@@ -279,3 +279,11 @@ def test_drugs_mini_against_rdkit(bare):
         graph = dataset.graphs[dataset.item_names.index(name)]
         assert graph.num_nodes == molecule.GetNumAtoms()
         assert graph.num_edges == 2 * molecule.GetNumBonds()
+
+
+def test_origin_tells_where_a_set_comes_from(tmp_path, monkeypatch):
+    monkeypatch.delenv("GRAPHSSL_DATA", raising=False)
+    assert origin("citations-mini/link") == "ships"
+    assert origin("ogbn-arxiv", root=tmp_path) == "a download"
+    (tmp_path / "mine.npz").write_bytes(b"")
+    assert origin("mine", root=tmp_path) == str(tmp_path)
