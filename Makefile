@@ -17,13 +17,13 @@ demo: .venv/ready
 	OMP_NUM_THREADS=1 $(BIN)/graphssl plot $(DEMO)/run --to $(DEMO)/codes.png --overwrite
 
 test: .venv/ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: .venv/ready .venv/checked
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+	$(MAKE) test
 
 format: .venv/ready .venv/checked
 	$(BIN)/ruff check --fix .

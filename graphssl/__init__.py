@@ -49,6 +49,8 @@ __all__ = list(HOME_OF)
 def __getattr__(name: str) -> Any:
     if name in HOME_OF:
         return getattr(importlib.import_module(f"graphssl.{HOME_OF[name]}"), name)
+    if name.startswith("_"):
+        raise AttributeError(f"module 'graphssl' has no attribute {name!r}")
     try:
         return importlib.import_module(f"graphssl.{name}")
     except ModuleNotFoundError as error:

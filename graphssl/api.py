@@ -14,19 +14,18 @@ import torch
 from torch import Tensor, nn
 
 from graphssl import runner, store
+from graphssl.backbones import evaluating, foreign
 from graphssl.data import Dataset, Transform, is_path
 from graphssl.data.loader import Batches, Full
 from graphssl.encoder import Encoder, pool
 from graphssl.errors import UserError
-from graphssl.graph import Graph
 from graphssl.methods import Method
-from graphssl.ops import dense
 from graphssl.pretrained import Pretrained, dataset_of, embed, fingerprint, judge_all, load, versions
 from graphssl.probes import EDGE_EXPOSURE
 from graphssl.recipes import Recipe, Spec, get_recipe
 from graphssl.recipes.custom import custom
 from graphssl.report import Report
-from graphssl.train import evaluating, memory_advice, seeded
+from graphssl.train import memory_advice, seeded
 
 PRECISIONS = {None: "32-true", "32-true": "32-true", "bf16-mixed": "bf16-mixed"}
 
@@ -71,20 +70,23 @@ def pretrain(
     """
     data = dataset_of(dataset)
     spec, mark = Spec.of(data), fingerprint(data)
-    recipe, given, ancestor = _recipe(method, settings, data.task)
+    recipe, kept, ancestor = _recipe(method, data.task)
+    given = dict(settings)
     for key, value in (("epochs", epochs), ("batch_size", batch_size), ("encoder", encoder)):
         if value is not None:
             if key == "encoder" and recipe.name == "custom":
                 raise UserError("a method object has its encoder already; leave out encoder, or name a method")
             given[key] = value
-    folder = None if out is None else Path(out)
+    if out is not None and not isinstance(out, str | Path):
+        raise UserError(f"out is {out!r}; give the name of a folder")
+    folder = None if out is None else Path(out).expanduser()
     if resume and folder is None:
         raise UserError("resume needs the folder of the run to go on with; give out=... (--out)")
     going_on = folder is not None and store.check_folder(folder, resume, overwrite)
     before = store.read_config(folder) if going_on and folder is not None else None
     if before is not None and before["recipe"] == recipe.name:  # what is not given now is what it was
-        given = {**{k: v for k, v in before["settings"].items() if k in recipe.defaults}, **given}
-    chosen = recipe.settings(spec, given)
+        kept = {**kept, **{k: v for k, v in before["settings"].items() if k in recipe.defaults}}
+    chosen = recipe.settings(spec, {**kept, **given})
     if given.get("batch_size") is not None and data.task != "graph":
         raise UserError(f"{data.name!r} is one graph, trained on whole; batch_size is for sets of graphs: leave it out")
     if isinstance(seed, bool) or not isinstance(seed, Integral) or not 0 <= seed < 2**63:
@@ -97,7 +99,7 @@ def pretrain(
     if isinstance(chosen.get("encoder"), nn.Module):
         module = copy.deepcopy(chosen["encoder"])
         chosen["encoder"] = copy.deepcopy(module)
-    with seeded(seed):
+    with seeded(seed), memory_advice("building the model"):
         plan = recipe.plan(spec, chosen)
     if ancestor is not None:
         store.load_tensors(plan.method, store.tensors_of(ancestor.method), "the run to go on from")
@@ -106,14 +108,12 @@ def pretrain(
         "format": store.FORMAT, "method": type(plan.method).__name__ if own else recipe.name, "recipe": recipe.name,
         "settings": {k: v for k, v in chosen.items() if not isinstance(v, nn.Module)},
         "own_encoder": None if module is None else type(module).__name__, "spec": spec.to_json(), "fingerprint": mark,
-        "source": str(dataset) if isinstance(dataset, str | Path) and is_path(dataset) else None,
-        "seen": sorted({mark, *(ancestor.config["seen"] if ancestor else ())}), "start": _weights(plan.method),
+        "source": str(Path(dataset).expanduser().resolve()) if is_path(dataset) else None,
+        "seen": sorted({mark, *(ancestor.config["seen"] if ancestor else ())}),
+        "labels_seen": ancestor.config["labels_seen"] if ancestor else [], "start": _weights(plan.method),
         "seed": seed, "epochs": plan.epochs, "precision": PRECISIONS[precision], "device": str(target),
         "parameters": sum(p.numel() for p in plan.method.parameters()), "versions": versions(), "finished": False,
     }  # fmt: skip
-    if ancestor is not None and "finetuned" in ancestor.config:
-        config["finetuned"] = ancestor.config["finetuned"]
-
     if before is not None and folder is not None:
         _same(before, config, folder)
         if before["finished"]:
@@ -129,7 +129,10 @@ def pretrain(
         else:
             batches = Full(data, plan.transform, target)
     runner.check_memory(plan.method, batches.largest(), target, config["method"])
-    optimizer = plan.optimizer([p for p in plan.method.parameters() if p.requires_grad])
+    trained = [p for p in plan.method.parameters() if p.requires_grad]
+    if not trained and plan.epochs:
+        raise UserError(f"{config['method']} has no parameters that take a gradient; unfreeze some, or say epochs=0")
+    optimizer = plan.optimizer(trained or [torch.nn.Parameter(torch.zeros(1))])
 
     if folder is not None:
         store.open_folder(folder, keep=going_on)
@@ -145,18 +148,17 @@ def pretrain(
     return Pretrained(plan, recipe, config, dataset=data, lines=lines, module=module)
 
 
-def _recipe(method: Any, settings: dict[str, Any], task: str) -> tuple[Recipe, dict[str, Any], Pretrained | None]:
-    """The recipe that ``method`` means, the settings given to it, and the run to start from, if any."""
+def _recipe(method: Any, task: str) -> tuple[Recipe, dict[str, Any], Pretrained | None]:
+    """The recipe that ``method`` means and, where it is a run to go on from, that run's settings and itself."""
     if isinstance(method, str):
-        return get_recipe(method), dict(settings), None
+        return get_recipe(method), {}, None
     if not isinstance(method, Pretrained):
-        return custom(method), dict(settings), None
+        return custom(method), {}, None
     same = task == method.config["spec"]["task"]
     kept = {k: v for k, v in method.config["settings"].items() if k != "epochs" and (same or k != "batch_size")}
     if method.module is not None:
         kept["encoder"] = method.module
-    recipe = custom(method.method) if method.recipe.name == "custom" else method.recipe
-    return recipe, {**kept, **settings}, method
+    return method.recipe, kept, method
 
 
 def _weights(method: Method) -> str:
@@ -164,7 +166,7 @@ def _weights(method: Method) -> str:
     digest = hashlib.sha256()
     for name, tensor in store.tensors_of(method).items():
         digest.update(name.encode())
-        digest.update(tensor.numpy().tobytes())
+        digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -197,8 +199,18 @@ def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     if before["recipe"] == now["recipe"]:
         both = sorted(before["settings"].keys() | now["settings"].keys())
         pairs = {k: (before["settings"].get(k), now["settings"].get(k)) for k in both}
-        differ += [f"{k} (was {old}, now {new})" for k, (old, new) in pairs.items() if old != new]
-    if not differ and before.get("start") != now["start"]:
+        named = "own_encoder" if before.get("own_encoder") or now["own_encoder"] else ""
+        differ += [
+            f"{k} (was {old}, now {new})"
+            for k, (old, new) in pairs.items()
+            if old != new and not (named and k == "encoder")
+        ]
+    if not differ and before["finished"] and before["epochs"] != now["epochs"]:
+        differ = [f"epochs done ({before['epochs']}, not {now['epochs']}: saved from a checkpoint)"]
+    if before.get("finetuned"):
+        differ.append("that it was finetuned")
+    own = now["recipe"] == "custom" or now["own_encoder"]  # an object made anew has other weights, rightly
+    if not differ and not own and before.get("start") != now["start"]:
         differ = ["the weights that it starts from"]
     if differ:
         raise UserError(
@@ -211,11 +223,12 @@ def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
         warnings.warn(f"going on with other {', '.join(moved)} than the run began with: bits may differ", stacklevel=3)
 
 
-def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int = 0) -> Report:
+def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int | None = None) -> Report:
     """Judges any codes by ``protocol`` (None: every one that the data set offers), beside raw features.
 
     ``codes`` is an array or tensor [N, D] (nodes) or [B, D] (graphs), a Pretrained, or an encoder: a graphssl Encoder
-    or a module (x, edge_index) -> codes. Raises UserError where codes and data do not fit.
+    or a module (x, edge_index) -> codes. ``seed`` is the probe's; None: the run's, or 0. Raises UserError where codes
+    and data do not fit.
     """
     if isinstance(codes, Pretrained):
         return codes.evaluate(dataset, protocol, seed=seed)
@@ -230,15 +243,16 @@ def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int
         except (TypeError, ValueError) as error:
             came = type(codes).__name__
             raise UserError(f"codes must be an array [rows, width], a Pretrained or an encoder, got {came}") from error
-    return judge_all({who: codes.detach().float().cpu()}, data, protocol, seed=seed, notes=notes, pooling=pooling)
+    return judge_all({who: codes.detach().float().cpu()}, data, protocol, seed=seed or 0, notes=notes, pooling=pooling)
 
 
-def _codes_of(encoder: nn.Module, data: Dataset, pooling: str) -> Tensor:
+def _codes_of(module: nn.Module, data: Dataset, pooling: str) -> Tensor:
+    encoder = module if isinstance(module, Encoder) else Encoder(foreign(module, data.dim))
+    if encoder.dim_in != data.dim:
+        raise UserError(
+            f"the encoder takes content of width {encoder.dim_in}, but {data.name!r} has {data.dim}; use another"
+        )
     device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
-    transform = encoder.transform if isinstance(encoder, Encoder) and encoder.transform else Transform()
-
-    def encode(graph: Graph) -> Tensor:
-        return encoder(graph) if isinstance(encoder, Encoder) else encoder(dense(graph.x), graph.edge_index)
-
     with evaluating(encoder):
-        return embed(encode, lambda graph, h: pool(graph, h, pooling), data, transform, data.level, device)
+        how = lambda graph, codes: pool(graph, codes, pooling)  # noqa: E731
+        return embed(encoder, how, data, encoder.transform or Transform(), data.level, device)

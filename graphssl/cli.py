@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 import os
+import shlex
 import sys
 import textwrap
 import warnings
@@ -103,6 +104,7 @@ def parser() -> Parser:
 
 def pretrain(a: argparse.Namespace) -> None:
     import graphssl
+    from graphssl.data import is_path
     from graphssl.recipes import get_recipe, parse
 
     recipe = get_recipe(a.method)
@@ -113,9 +115,9 @@ def pretrain(a: argparse.Namespace) -> None:
             raise UserError(f"--set {item} has no value; write --set KEY=VALUE, as in --set lr=0.001")
         settings[key] = parse(recipe, key, value)
     for key in ("epochs", "batch_size", "encoder"):
-        if settings.pop(key, None) is not None:
+        if key in settings:
             raise UserError(f"--set {key}=... is the option --{key.replace('_', '-')}; use that")
-    stem = Path(a.dataset).name.removesuffix(".npz") if os.sep in a.dataset and Path(a.dataset).exists() else a.dataset
+    stem = Path(a.dataset).resolve().stem if is_path(a.dataset) else a.dataset
     out = a.out or Path("runs") / f"{stem.lower().replace('/', '-')}-{recipe.name}-seed{a.seed}"
     run = graphssl.pretrain(
         a.dataset, recipe.name, out=out, encoder=a.encoder, epochs=a.epochs, batch_size=a.batch_size, seed=a.seed,
@@ -124,21 +126,19 @@ def pretrain(a: argparse.Namespace) -> None:
     )  # fmt: skip
     loss = f", loss {run.history['loss'][0]:.4f} -> {run.history['loss'][-1]:.4f}" if run.history else ""
     print(f"{recipe.name} on {run.config['spec']['name']}: {run.config['epochs']} epochs{loss}")
-    print(f"saved to {out}; judge its codes: graphssl evaluate {out}")
+    print(f"saved to {out}; judge its codes: graphssl evaluate {shlex.quote(str(out))}")
 
 
 def evaluate(a: argparse.Namespace) -> None:
-    import json
-
     import graphssl
 
     if a.json is not None:
         graphssl.pretrained.free(a.json, a.overwrite)
-        a.json.parent.mkdir(parents=True, exist_ok=True)
     report = graphssl.load(a.folder).evaluate(a.dataset, a.protocol)
     print(report.table())
     if a.json is not None:
-        a.json.write_text(json.dumps(report.to_json(), indent=1) + "\n")
+        a.json.parent.mkdir(parents=True, exist_ok=True)
+        graphssl.store.write_json(a.json, report.to_json())
 
 
 def embed(a: argparse.Namespace) -> None:

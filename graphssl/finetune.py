@@ -16,6 +16,7 @@ from graphssl.data.loader import Batches, Full
 from graphssl.encoder import Encoder
 from graphssl.errors import Diverged, UserError, unknown
 from graphssl.graph import Graph
+from graphssl.recipes.base import check
 from graphssl.train import generator_for, seeded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -39,12 +40,16 @@ def finetune(
     name = split or next(iter(data.splits))
     if name not in data.splits:
         raise unknown(f"split of {data.name}", name, data.splits)
-    if not (lr > 0 and head_lr > 0 and weight_decay >= 0 and epochs >= 1 and batch_size >= 1):
-        raise UserError("finetune takes positive lr, head_lr, epochs and batch_size, and a weight_decay of 0 or more")
+    rates = {"lr": lr, "head_lr": head_lr, "weight_decay": weight_decay}
+    counts = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
+    for key, value in {**rates, **counts}.items():
+        check(key, value, float if key in rates else int)
+    if epochs < 1:
+        raise UserError(f"epochs is {epochs}; finetune for 1 or more")
     parts, device = data.splits[name][0], next(encoder.parameters()).device
     train, val = (rows[known(data.y[rows])] for rows in (parts.train, parts.val))
     if not len(train):
-        raise UserError(f"split {name!r} of {data.name!r} has no labelled training rows; choose another split")
+        raise UserError(f"split {name!r} of {data.name!r} has no labelled training rows; choose another")
     loss_of, width = loss_for(data.y[torch.cat([train, val])])
     encoder = copy.deepcopy(encoder)
     with seeded(seed):
@@ -78,7 +83,7 @@ def finetune(
     kept_by = "lowest validation loss" if len(val) else "last epoch"
     chosen: dict[str, object] = {
         "split": name, "kept": kept_by, "epochs": epochs, "lr": lr, "head_lr": head_lr, "weight_decay": weight_decay,
-        "seed": seed,
+        "batch_size": batch_size, "seed": seed,
     }  # fmt: skip
     return encoder.eval(), head.eval(), lines, chosen
 

@@ -5,31 +5,29 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
 from graphssl.errors import UserError
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 MOST = 3000  # points that are drawn; t-SNE's time grows faster than linearly
 
 
 def check_picture(path: Path) -> None:
     """Raises UserError where nothing can be drawn to ``path``: another kind of file, or matplotlib is missing."""
-    if path.suffix not in (".png", ".pdf", ".svg"):
+    if path.suffix.lower() not in (".png", ".pdf", ".svg"):
         raise UserError(f"cannot draw to {path.name!r}; end its name in .png, .pdf or .svg")
     if importlib.util.find_spec("matplotlib") is None:
         raise UserError("drawing needs matplotlib; pip install 'graphssl[plot]'")
 
 
-def plot_codes(
-    codes: Tensor, path: Path, y: Tensor | None = None, *, classes: Sequence[str] = (), title: str = ""
-) -> Path:
-    """Draws codes [N, D] as a 2-D t-SNE map, coloured by ``y`` [N] where given, to a .png, .pdf or .svg file.
-
-    More than 3000 rows are thinned evenly. Raises UserError as ``check_picture`` does.
-    """
-    check_picture(path)
+def draw(codes: Tensor, y: Tensor | None = None, *, classes: Sequence[str] = (), title: str = "") -> Figure:
+    """A figure of codes [N, D] as a 2-D t-SNE map, coloured by ``y`` [N] where given; over 3000 rows are thinned."""
     from matplotlib.figure import Figure  # slow to import, and optional
 
     rows = np.unique(np.linspace(0, len(codes) - 1, min(len(codes), MOST)).round().astype(int))
@@ -48,9 +46,7 @@ def plot_codes(
             axes.scatter(across[same], up[same], s=8, color=f"C{value % 10}", label=name, linewidths=0)
         axes.legend(markerscale=2, frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     axes.set(title=title, xticks=[], yticks=[], xlabel="t-SNE 1", ylabel="t-SNE 2")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
-    return path
+    return figure
 
 
 def two_dimensional(codes: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import hashlib
+import inspect
 import json
 import platform
 import sys
@@ -20,6 +21,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from graphssl import store
+from graphssl.backbones import evaluating
 from graphssl.data import Dataset, Transform, is_path, load_dataset, to_dataset
 from graphssl.data.loader import Batches
 from graphssl.encoder import Encoder, pool
@@ -28,12 +30,12 @@ from graphssl.finetune import finetune
 from graphssl.graph import Graph
 from graphssl.methods import Method
 from graphssl.ops import Content, Rows, dense
-from graphssl.plot import check_picture, plot_codes
+from graphssl.plot import check_picture, draw
 from graphssl.probes import EDGE_EXPOSURE, get_protocol, judge
 from graphssl.recipes import Plan, Published, Recipe, Spec, get_recipe
 from graphssl.recipes.custom import custom
 from graphssl.report import RAW, UNTRAINED, Report, Row
-from graphssl.train import evaluating, memory_advice, seeded
+from graphssl.train import memory_advice, seeded
 
 
 def dataset_of(data: Any) -> Dataset:
@@ -127,6 +129,11 @@ class Pretrained:
             source = self.config.get("source")
             if source and Path(source).exists():
                 found = to_dataset(source)
+            elif source:
+                raise UserError(
+                    f"this run was pretrained on {source}, which is not there any more; pass the data "
+                    "again (dataset=..., --dataset FILE)"
+                )
             elif spec["known"]:
                 found = load_dataset(spec["name"])
             else:
@@ -158,7 +165,7 @@ class Pretrained:
             return embed(encoder, encoder.pool, dataset, self.plan.transform, level or dataset.level, self.device)
 
     def untrained(self) -> Encoder:
-        """The encoder as it was before the first step, or one of the same shape after ``load`` of an object's run."""
+        """An encoder of the same shape with the weights that the seed gives it, or those of an object handed in."""
         spec, settings = Spec(**self.config["spec"]), dict(self.config["settings"])
         if self.module is not None:
             settings["encoder"] = copy.deepcopy(self.module)
@@ -173,29 +180,38 @@ class Pretrained:
         that data: a protocol's codes have seen none.
         """
         data = self.data(dataset)
-        mark = fingerprint(data)
-        if self.config.get("finetuned", {}).get("fingerprint") == mark:
+        mark, config = fingerprint(data), self.config
+        if mark in config["labels_seen"]:
             raise UserError(
-                f"this run was finetuned on labels of {data.name!r}, and protocols judge codes that have seen none; "
-                "use predict(), or evaluate the run before it was finetuned"
+                f"this run was finetuned on labels of {data.name!r}, and protocols judge codes that have seen "
+                "none; use predict(), or evaluate the run before it was finetuned"
             )
         own = self.module is not None or self.recipe.name == "custom"
-        unsure = data.task == "link" and (own or set(self.config["seen"]) != {mark})
-        notes: tuple[str, ...] = (EDGE_EXPOSURE,) if unsure else ()
-        usual = self.recipe.settings(Spec(**self.config["spec"]), {})
-        other = {k: v for k, v in self.config["settings"].items() if usual.get(k) != v}
-        if self.plan.published and other:
-            notes += (
-                f"not the settings behind the published figure: {', '.join(f'{k}={v}' for k, v in other.items())}",
-            )
+        notes: tuple[str, ...] = ()
+        if data.task == "link" and (own or set(config["seen"]) != {mark}):
+            notes += (EDGE_EXPOSURE,)
+        if config["labels_seen"]:
+            notes += ("finetuned on labels of other data; whether they overlap with these is unverified",)
+        if self.module is not None:
+            notes += ("the encoder was handed in; what it had seen before is unverified",)
         subjects = {self.name: self._codes(self.encoder, data)}
-        if self.config["epochs"] > 0:
+        if config["epochs"] > 0 or config.get("steps", 0) > 0:
             subjects[UNTRAINED] = self._codes(self.untrained(), data)
         return judge_all(
-            subjects, data, protocol, seed=self.config["seed"] if seed is None else seed,
-            notes=notes, pooling=self.encoder.pooling,
-            published=self.plan.published if data.known and data.name == self.config["spec"]["name"] else {},
+            subjects, data, protocol, seed=config["seed"] if seed is None else seed, notes=notes,
+            pooling=self.encoder.pooling, unlike=self._unlike_the_recipe(),
+            published=self.plan.published if data.known and data.name == config["spec"]["name"] else {},
         )  # fmt: skip
+
+    def _unlike_the_recipe(self) -> str:
+        """What differs from the run that a published figure of the recipe stands for; empty where nothing does."""
+        config = self.config
+        usual = self.recipe.settings(Spec(**config["spec"]), {})
+        other = [f"{k}={v}" for k, v in config["settings"].items() if usual.get(k) != v]
+        other += ["an encoder of your own"] if config.get("own_encoder") else []
+        other += [f"precision {config['precision']}"] if config["precision"] != "32-true" else []
+        other += ["it went on from another run"] if len(config["seen"]) > 1 else []
+        return ", ".join(other)
 
     def finetune(self, dataset: Any = None, **settings: Any) -> Pretrained:
         """A copy of this run whose encoder and new linear head were trained on the labels of the training part.
@@ -204,12 +220,20 @@ class Pretrained:
         seed.
         """
         data = self.data(dataset)
-        encoder, head, lines, chosen = finetune(self.encoder, data, self.plan.transform, **settings)
+        names = list(inspect.signature(finetune).parameters)[3:]
+        for key in settings:
+            if key not in names:
+                raise unknown("setting of finetune", key, names)
+        with memory_advice(f"finetuning on {data.name}"):
+            encoder, head, lines, chosen = finetune(self.encoder, data, self.plan.transform, **settings)
         method = copy.deepcopy(self.method)
         method.encoder.load_state_dict(encoder.state_dict())
-        tuned = {"dataset": data.name, "fingerprint": fingerprint(data), **chosen}
+        mark = fingerprint(data)
         plan = replace(self.plan, method=method.eval())
-        config = {**self.config, "finetuned": tuned}
+        config = {
+            **self.config, "finetuned": {"dataset": data.name, **chosen},
+            "seen": sorted({*self.config["seen"], mark}), "labels_seen": sorted({*self.config["labels_seen"], mark}),
+        }  # fmt: skip
         return Pretrained(plan, self.recipe, config, dataset=data, lines=lines, module=self.module, head=head)
 
     def predict(self, dataset: Any = None) -> Tensor:
@@ -221,7 +245,7 @@ class Pretrained:
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes config, weights and history to ``folder``; UserError where a run is there already."""
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         store.check_folder(folder, resume=False, overwrite=overwrite)
         store.open_folder(folder, keep=False)
         text = "".join(json.dumps(line) + "\n" for line in self.lines)
@@ -239,8 +263,8 @@ class Pretrained:
 
         Names are those that the data came with, else row numbers. Raises UserError where ``path`` exists.
         """
-        path = Path(path)
-        if path.suffix not in (".npy", ".csv"):
+        path = Path(path).expanduser()
+        if path.suffix.lower() not in (".npy", ".csv"):
             raise UserError(f"cannot write codes to {path.name!r}; end its name in .npy or .csv")
         free(path, overwrite)
         data = self.data(dataset)
@@ -249,7 +273,7 @@ class Pretrained:
         names = data.node_names if what == "node" else data.item_names
 
         def write(new: Path) -> None:
-            if path.suffix == ".npy":
+            if path.suffix.lower() == ".npy":
                 with open(new, "wb") as binary:
                     np.save(binary, codes)
                 return
@@ -265,11 +289,15 @@ class Pretrained:
 
     def plot(self, path: str | Path, dataset: Any = None, overwrite: bool = False) -> Path:
         """Draws a 2-D map of the codes, coloured by label where there is one, to ``path`` (.png, .pdf or .svg)."""
-        path = Path(path)
+        path = Path(path).expanduser()
         check_picture(path)
         free(path, overwrite)
         data = self.data(dataset)
-        return plot_codes(self.embed(data), path, data.y, classes=data.classes, title=f"{data.name}, {self.name}")
+        figure = draw(self.embed(data), data.y, classes=data.classes, title=f"{data.name}, {self.name}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kind = path.suffix.lower()[1:]
+        store.write_atomically(path, lambda new: figure.savefig(new, format=kind, dpi=150))
+        return path
 
 
 def free(path: Path, overwrite: bool) -> None:
@@ -282,9 +310,12 @@ def free(path: Path, overwrite: bool) -> None:
 
 def judge_all(
     subjects: Mapping[str, Tensor], data: Dataset, protocol: str | None, *, seed: int, notes: tuple[str, ...] = (),
-    published: Mapping[str, Published] | None = None, pooling: str = "mean",
+    published: Mapping[str, Published] | None = None, pooling: str = "mean", unlike: str = "",
 ) -> Report:  # fmt: skip
-    """A Report of ``subjects`` (codes by name, the first is judged), raw features and published figures."""
+    """A Report of ``subjects`` (codes by name, the first is judged), raw features and published figures.
+
+    ``unlike`` says how the run differs from the one that published figures stand for.
+    """
     names = (get_protocol(protocol).name,) if protocol else data.protocols
     if not names:
         raise UserError(
@@ -292,18 +323,19 @@ def judge_all(
             "labels are of a kind that none takes yet); use embed or plot, or give labels"
         )
     judged, everyone, rows = next(iter(subjects)), {**subjects, RAW: raw_features(data, pooling)}, []
-    quiet = not sys.stderr.isatty()
-    bar = tqdm(total=len(names) * len(everyone), desc="judging", leave=False, disable=quiet, dynamic_ncols=True)
-    for name in names:
-        about = get_protocol(name)
-        for who, codes in everyone.items():
-            bar.set_postfix_str(f"{name}, {who}")
-            bar.update()
-            rows.append(Row.of(about, who, judge(codes, data, name, seed), notes=notes if who == judged else ()))
-        if published and name in published:
-            figure = published[name]
-            rows.append(Row.published(about, figure.score, figure.std, figure.source, figure.std_over))
-    bar.close()
+    total, quiet = len(names) * len(everyone), not sys.stderr.isatty()
+    with tqdm(total=total, desc=f"judging on {data.name}", leave=False, disable=quiet, dynamic_ncols=True) as bar:
+        for name in names:
+            about, figure = get_protocol(name), (published or {}).get(name)
+            for who, codes in everyone.items():
+                bar.set_postfix_str(f"{name}, {who}")
+                said = notes if who == judged else ()
+                if who == judged and figure and unlike:
+                    said += (f"not the run that the published figure stands for: {unlike}",)
+                rows.append(Row.of(about, who, judge(codes, data, name, seed), notes=said))
+                bar.update()
+            if figure:
+                rows.append(Row.published(about, figure.score, figure.std, figure.source, figure.std_over))
     return Report(data.name, rows)
 
 
@@ -324,7 +356,7 @@ def load(
     reads the checkpoint of a run that was stopped, to look at or to go on from with other settings.
     Raises UserError for a folder that is no run, that is damaged, or unfinished where that was not asked for.
     """
-    folder = Path(folder)
+    folder = Path(folder).expanduser()
     config = store.read_config(folder)
     if not (config["finished"] or unfinished):
         raise UserError(
@@ -332,6 +364,10 @@ def load(
             "its last checkpoint with load(folder, unfinished=True)"
         )
     settings, own = dict(config["settings"]), config.get("own_encoder")
+    if (encoder is not None and not own) or (method is not None and config["recipe"] != "custom"):
+        raise UserError(
+            f"the run in {folder} is of the recipe {config['recipe']!r} and needs no such object; leave it out"
+        )
     if own and encoder is None:
         raise UserError(
             f"the run in {folder} used an encoder of your own ({own}); pass load(folder, encoder=...) with one"
@@ -345,7 +381,7 @@ def load(
         )
     recipe = custom(method) if config["recipe"] == "custom" and method is not None else get_recipe(config["recipe"])
     try:
-        with seeded(config["seed"]):
+        with seeded(config["seed"]), memory_advice("building the model"):
             plan = recipe.plan(Spec(**config["spec"]), settings)
     except TypeError as error:
         raise UserError(f"{folder / store.CONFIG} was damaged or is of another version ({error})") from error
@@ -356,7 +392,7 @@ def load(
     else:
         step, _ = store.load_checkpoint(folder, plan.method)
         lines = [line for line in lines if line["step"] <= step]
-        config["epochs"] = int(lines[-1]["epoch"]) if lines else 0
+        config["epochs"], config["steps"] = int(lines[-1]["epoch"]) if lines else 0, step
     head = None
     if (folder / store.HEAD).exists():
         tensors, _ = store.read_tensors(folder / store.HEAD)

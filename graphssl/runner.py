@@ -39,7 +39,7 @@ class Log:
             self.sums[key] = self.sums.get(key, 0.0) + loss.item() / self.per_epoch
         if step % self.per_epoch:
             return None
-        line = {"epoch": step // self.per_epoch, "step": step, "loss": sum(self.sums.values()), **self.sums, "lr": lr}
+        line = {"epoch": step // self.per_epoch, "step": step, **self.sums, "lr": lr}
         line["seconds"] = round(time.monotonic() - self.began, 3)
         self.lines.append(line)
         self.sums = {}
@@ -63,12 +63,15 @@ class Saver:
     def due(self) -> bool:
         return time.monotonic() - self.last > max(1.0, 50 * self.cost)
 
-    def save(self, step: int, partial: dict[str, float]) -> None:
-        if self.folder is not None:
-            began = time.monotonic()
-            store.save_checkpoint(self.folder, self.method, self.optimizer, step, partial)
-            self.last = time.monotonic()
-            self.cost = self.last - began
+    def save(self, step: int, partial: dict[str, float]) -> bool:
+        """Whether a checkpoint of this step was written: not without a folder, nor of weights that are not finite."""
+        if self.folder is None:
+            return False
+        began = time.monotonic()
+        written = store.save_checkpoint(self.folder, self.method, self.optimizer, step, partial)
+        self.last = time.monotonic()
+        self.cost = self.last - began
+        return written
 
 
 def run(
@@ -105,25 +108,25 @@ def run(
                 if line is not None:
                     bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
                     bar.update()
-                if step < steps and (stopped() or saver.due()):
-                    saver.save(step, log.sums)
                 if step < steps and stopped():
-                    raise KeyboardInterrupt(goodbye(folder, step, steps))
+                    raise KeyboardInterrupt(goodbye(saver.save(step, log.sums), step, steps))
+                if step < steps and saver.due():
+                    saver.save(step, log.sums)
     except Diverged as error:
         raise Diverged(f"{where}: {error}{way_back(folder)}") from None
     finally:
         bar.close()
         log.close()
-    if not all(p.isfinite().all() for p in method.state_dict().values() if p.is_floating_point()):
+    if not all(p.isfinite().all() for p in method.parameters()):
         raise Diverged(
             f"{where}: weights are not finite after step {step}; try a smaller lr or a clip{way_back(folder)}"
         )
     return log.lines
 
 
-def goodbye(folder: Path | None, step: int, steps: int) -> str:
-    if folder is None:
-        return f"stopped after step {step} of {steps}; nothing was saved, as the run has no out folder"
+def goodbye(saved: bool, step: int, steps: int) -> str:
+    if not saved:
+        return f"stopped after step {step} of {steps}; this step was not saved (no out folder, or weights not finite)"
     return f"stopped after step {step} of {steps} and saved; go on with the same call and resume=True (--resume)"
 
 
@@ -154,7 +157,7 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
         yield lambda: bool(asked)
     finally:
         for number, handler in before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
 
 def check_memory(method: Method, largest: tuple[int, int], device: torch.device, name: str) -> None:

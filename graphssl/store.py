@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from graphssl.errors import UserError
 
 CONFIG, METRICS, WEIGHTS, CHECKPOINT = "config.json", "metrics.jsonl", "model.safetensors", "checkpoint.safetensors"
 HEAD = "head.safetensors"
-OURS = (METRICS, WEIGHTS, CHECKPOINT, HEAD, CONFIG)  # the config last: a folder without it is no run any more
+OURS = (CHECKPOINT, WEIGHTS, HEAD, METRICS, CONFIG)
 FORMAT = 1
 UMASK = os.umask(0)
 os.umask(UMASK)
@@ -33,7 +34,7 @@ os.umask(UMASK)
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Calls ``write`` with a new name beside ``path``, flushes it to the disk and renames it."""
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}.new")
     try:
         write(new)
         with open(new, "rb+") as file:
@@ -96,9 +97,9 @@ def save_checkpoint(
 
     ``partial`` holds the losses summed so far in an epoch that has not ended.
     """
-    tensors = {f"method.{name}": tensor for name, tensor in tensors_of(method).items()}
-    if not all(tensor.isfinite().all() for tensor in tensors.values() if tensor.is_floating_point()):
+    if not all(parameter.isfinite().all() for parameter in method.parameters()):
         return False
+    tensors = {f"method.{name}": tensor for name, tensor in tensors_of(method).items()}
     numbers: dict[str, Any] = {}
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for i, parameter in enumerate(parameters):
@@ -160,8 +161,9 @@ def read_config(folder: Path) -> dict[str, Any]:
 
 
 KEYS = {
-    "method": str, "recipe": str, "settings": dict, "spec": dict, "fingerprint": str, "seen": list, "seed": int,
-    "epochs": int, "precision": str, "device": str, "versions": dict, "finished": bool,
+    "method": str, "recipe": str, "settings": dict, "spec": dict, "fingerprint": str, "seen": list,
+    "labels_seen": list, "seed": int, "epochs": int, "precision": str, "device": str, "versions": dict,
+    "finished": bool,
 }  # fmt: skip
 
 
@@ -181,11 +183,11 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> bool:
     """
     if resume and overwrite:
         raise UserError("resume and overwrite contradict each other; choose one")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"{out} is a file; choose a folder for out")
+    for place in (out, *out.parents):
+        if place.exists() and not place.is_dir():
+            raise UserError(f"{place} is a file; choose a folder for out")
     if not out.exists() or not any(out.iterdir()):
         return False
-    foreign = [path.name for path in out.iterdir() if path.name not in OURS and not is_left_over(path)]
     if is_run(out):
         if not (resume or overwrite):
             raise UserError(
@@ -193,10 +195,9 @@ def check_folder(out: Path, resume: bool, overwrite: bool) -> bool:
                 "or choose another out"
             )
         return resume
+    foreign = [path.name for path in out.iterdir() if not is_left_over(path)]
     if foreign:
         raise UserError(f"{out} holds files that are no run of graphssl ({foreign[0]}, ...); choose another out")
-    if (out / CONFIG).exists() and not overwrite:  # ours by its names, but damaged
-        read_config(out)
     return False
 
 
@@ -206,8 +207,12 @@ def open_folder(out: Path, keep: bool) -> None:
     for path in list(out.iterdir()):
         if is_left_over(path):
             path.unlink()
-    for name in () if keep else OURS:
-        (out / name).unlink(missing_ok=True)
+    if keep or not (out / CONFIG).exists():
+        return
+    write_json(out / CONFIG, {**read_config(out), "finished": False})  # so that a kill in the midst leaves a run begun
+    for name in OURS:
+        if name != CONFIG:
+            (out / name).unlink(missing_ok=True)
 
 
 def is_left_over(path: Path) -> bool:

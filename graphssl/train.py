@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from graphssl.errors import Diverged, OutOfMemory
+from graphssl.errors import Diverged, OutOfMemory, UserError
 from graphssl.graph import Graph
 from graphssl.methods import Method
+
+LOCK = threading.RLock()
+RESERVED = {"loss", "epoch", "step", "lr", "seconds"}  # names that a log line has of its own
 
 
 def generator_for(seed: int, step: int, rank: int = 0, device: torch.device | str = "cpu") -> Generator:
@@ -26,7 +30,8 @@ def generator_for(seed: int, step: int, rank: int = 0, device: torch.device | st
 def seeded(seed: int, device: torch.device | str = "cpu") -> Iterator[None]:
     """Within, the default generators start from ``seed``; afterwards they are as they were."""
     device = torch.device(device)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    # the default generators belong to the whole process, so one thread at a time
+    with LOCK, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
 
@@ -45,18 +50,6 @@ def memory_advice(what: str) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within, ``module`` is in evaluation mode; afterwards each part of it is in the mode it was in."""
-    before = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in before.items():
-            part.training = training
-
-
 def train(
     method: Method,
     batches: Callable[[int], Graph],
@@ -70,7 +63,7 @@ def train(
     clip: float | None = None,
     autocast: Callable[[], AbstractContextManager] = nullcontext,
 ) -> Iterator[tuple[int, dict[str, Tensor]]]:
-    """Yields (steps done, losses) after each optimizer step from ``start`` to ``steps``.
+    """Yields (steps done, losses) after each optimizer step from ``start`` to ``steps``; "loss" is what was minimised.
 
     ``batches(step)`` is the Graph of a step, counted from 0. ``schedule`` maps the fraction of training done to a
     factor of the learning rate; ``clip`` bounds the norm of the gradient. Every draw of a step comes from (seed, step,
@@ -90,6 +83,10 @@ def train(
         with seeded(int(torch.randint(2**62, (), generator=generator, device=device)), device):
             with autocast():
                 losses = method(graph, generator)
+                if taken := RESERVED & losses.keys():
+                    raise UserError(
+                        f"{type(method).__name__} calls a loss {min(taken)!r}, which the log needs; rename it"
+                    )
                 total = method.total(losses)
             if not total.isfinite():
                 shown = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
@@ -102,4 +99,4 @@ def train(
             clip_grad_norm_(method.parameters(), clip)
         optimizer.step()
         method.after_step((step + 1) / steps)
-        yield step + 1, {name: loss.detach() for name, loss in losses.items()}
+        yield step + 1, {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}

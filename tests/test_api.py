@@ -173,6 +173,11 @@ def test_an_encoder_of_the_users_own(tmp_path):
     with pytest.raises(graphssl.UserError, match="encoder="):
         graphssl.load(tmp_path / "run")
     assert torch.equal(graphssl.load(tmp_path / "run", encoder=Theirs()).embed(cited()), run.embed())
+    again = graphssl.pretrain(cited(), encoder=Theirs(), out=tmp_path / "run", resume=True, **SMALL)  # other weights
+    assert torch.equal(again.embed(), run.embed())
+    graphssl.pretrain(cited(), out=tmp_path / "named", **SMALL)
+    with pytest.raises(graphssl.UserError, match="leave it out"):
+        graphssl.load(tmp_path / "named", encoder=Theirs())
 
 
 def test_going_on_from_a_run(run):
@@ -210,7 +215,16 @@ def test_a_finetuned_run_is_not_judged_on_labels_that_it_has_seen(run):
     on = graphssl.pretrain(cited(), tuned, epochs=1, progress=False)
     with pytest.raises(graphssl.UserError, match="have seen none"):
         on.evaluate()
-    assert tuned.evaluate(cited(seed=5), "node-knn").rows[0].name == "graphmae, finetuned"
+    other = tuned.evaluate(cited(seed=5), "node-knn").rows[0]
+    assert other.name == "graphmae, finetuned"
+    assert any("finetuned on labels of other data" in note for note in other.notes)
+    twice = tuned.finetune(cited(seed=5), epochs=1)
+    for data in (cited(), cited(seed=5)):
+        with pytest.raises(graphssl.UserError, match="have seen none"):
+            twice.evaluate(data)
+    again = graphssl.pretrain(cited(seed=6), twice, epochs=1, progress=False)
+    with pytest.raises(graphssl.UserError, match="have seen none"):
+        again.evaluate(cited())
 
 
 def test_finetuning_without_validation_keeps_the_last_epoch_and_unlabelled_rows_are_left_out(run):
@@ -220,7 +234,7 @@ def test_finetuning_without_validation_keeps_the_last_epoch_and_unlabelled_rows_
     tuned = run.finetune(data, epochs=30)
     assert tuned.config["finetuned"]["kept"] == "last epoch"
     assert tuned.history["loss"][-1] < 0.7 * tuned.history["loss"][0]
-    for wrong in ({"lr": -1.0}, {"epochs": 0}, {"split": "publik"}):
+    for wrong in ({"lr": -1.0}, {"epochs": 0}, {"split": "publik"}, {"epoch": 3}, {"seed": -1}, {"epochs": 2.5}):
         with pytest.raises(graphssl.UserError):
             run.finetune(**wrong)
 
@@ -250,6 +264,11 @@ def test_evaluate_takes_any_codes(run):
     assert graphssl.evaluate(codes, cited(), "node-linear", seed=0).score == expected
     assert graphssl.evaluate(run, cited(), "node-linear").score == expected
     assert graphssl.evaluate(Theirs(), cited(), "node-knn").rows[0].name == "given encoder"
+    seven = graphssl.pretrain(cited(), seed=7, **SMALL)
+    assert graphssl.evaluate(seven, cited()).to_json() == seven.evaluate(cited()).to_json()
+    for wrong in (pyg.GCNConv(5, 3), graphssl.Encoder(graphssl.backbones.backbone("gcn", 5, [3]))):
+        with pytest.raises(graphssl.UserError, match="encoder"):
+            graphssl.evaluate(wrong, cited(), "node-knn")
     with pytest.raises(graphssl.UserError, match="59"):
         graphssl.evaluate(codes[:59], cited(), "node-linear")
     with pytest.raises(graphssl.UserError, match="node-linear"):
@@ -266,6 +285,8 @@ def test_codes_from_elsewhere_on_a_link_set_say_so():
     assert any("exposure" in note for note in whole.evaluate(link).rows[0].notes)
     assert not any("exposure" in note for note in held.evaluate().rows[0].notes)
     assert not any("exposure" in note for note in held.evaluate("citations-mini/link").rows[0].notes)
+    tuned = held.finetune(data, epochs=1)  # its messages run along the held-out edges
+    assert any("exposure" in note for note in tuned.evaluate(link).rows[0].notes)
     on = graphssl.pretrain(link, whole, epochs=1, progress=False)  # the ancestor has seen every held-out edge
     assert any("exposure" in note for note in on.evaluate().rows[0].notes)
 
@@ -322,13 +343,15 @@ WRONG = {
     "pool": (dict(pool="avg"), "known: max, mean, sum"),
     "resume": (dict(resume=True), "give out="),
     "object": (dict(method=42), "got int"),
+    "out": (dict(out=5), "name of a folder"),
+    "huge": (dict(width=10**9), "memory ran out"),
 }
 
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_use_is_one_sentence_with_a_way_out(name):
     settings, words = WRONG[name]
-    with pytest.raises(graphssl.UserError) as caught:
+    with pytest.raises((graphssl.UserError, graphssl.OutOfMemory)) as caught:
         graphssl.pretrain(cited(), **{"progress": False, **settings})
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -354,6 +377,12 @@ def test_a_method_object_is_not_trained_in_place():
     two = graphssl.pretrain(cited(), method, epochs=2, progress=False)
     assert torch.equal(one.embed(), two.embed())
     assert all(torch.equal(before[k], v) for k, v in method.state_dict().items())
+    start = one.untrained()
+    with torch.no_grad():
+        method.encoder.backbone.layers[0].conv.bias.add_(1.0)
+    assert torch.equal(one._codes(one.untrained(), one.data()), one._codes(start, one.data()))
+    on = graphssl.pretrain(cited(), one, epochs=1, progress=False)
+    assert not torch.equal(on._codes(on.untrained(), on.data()), one.embed())
     method.encoder = nn.Linear(8, 16)
     with pytest.raises(graphssl.UserError, match="has no graphssl"):
         graphssl.pretrain(cited(), method, progress=False)
@@ -371,6 +400,51 @@ def test_modes_of_a_users_module_are_left_as_they_were():
     graphssl.evaluate(module, cited(), "node-knn")
     assert module.training
     assert not module[1].training
+
+
+def test_the_loss_of_the_log_is_the_one_that_is_minimised(monkeypatch):
+    monkeypatch.setattr(GraphMAE, "total", lambda self, losses: 3 * losses["content"])
+    run = graphssl.pretrain(cited(), **SMALL)
+    assert run.history["loss"] == pytest.approx([3 * v for v in run.history["content"]])
+    monkeypatch.setattr(GraphMAE, "forward", lambda self, graph, generator=None: {"step": self.mask_token.sum()})
+    with pytest.raises(graphssl.UserError, match="rename it"):
+        graphssl.pretrain(cited(), **SMALL)
+
+
+def test_threads_get_the_same_bits_as_one():
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda _: graphssl.pretrain(cited(), **SMALL), range(3)))
+    expected = graphssl.pretrain(cited(), **SMALL).embed()
+    assert all(torch.equal(run.embed(), expected) for run in runs)
+
+
+def test_the_published_figure_of_another_run_is_said_to_be_one(tmp_path, monkeypatch):
+    from graphssl.recipes import get_recipe
+    from graphssl.recipes.base import Published
+
+    recipe = get_recipe("graphmae")
+    monkeypatch.setitem(recipe.published, "citations-mini", {"node-knn": Published(99.0, 0.1, "a test")})
+    run = graphssl.pretrain("citations-mini", width=8, heads=2, epochs=1, progress=False)
+    rows = {(row.protocol, row.name): row for row in run.evaluate().rows}
+    assert any("epochs=1" in note for note in rows["node-knn", "graphmae"].notes)
+    assert not any("published" in note for note in rows["node-linear", "graphmae"].notes)
+    assert rows["node-knn", "published"].score == 99.0
+
+
+def test_odd_names_are_no_attributes():
+    for name in ("__main__", "_private", "nothing"):
+        assert not hasattr(graphssl, name)
+    assert "pretrain" in dir(graphssl)
+
+
+def test_a_method_without_anything_to_train_is_refused():
+    encoder = graphssl.Encoder(graphssl.backbones.backbone("gcn", 8, [16]))
+    method = GraphMAE(encoder, graphssl.backbones.backbone("gcn", 16, [8], bare_end=True)).requires_grad_(False)
+    with pytest.raises(graphssl.UserError, match="epochs=0"):
+        graphssl.pretrain(cited(), method, epochs=1, progress=False)
+    assert graphssl.pretrain(cited(), method, epochs=0, progress=False).embed().shape == (60, 16)
 
 
 def test_losses_that_come_and_go_keep_their_places(tmp_path, monkeypatch):

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from test_layers import RANK
 
 import graphssl
 
@@ -35,6 +36,11 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
 @pytest.mark.parametrize("line", NAMES)
 def test_the_tree_names_what_is_there(line):
     assert (ROOT / "graphssl" / line).exists()
+
+
+def test_the_tree_stands_in_the_order_of_imports():
+    ranks = [RANK[name.rstrip("/,").removesuffix(".py")] for name in NAMES]
+    assert ranks == sorted(ranks)
 
 
 def test_the_tree_is_whole():

@@ -189,11 +189,67 @@ def test_an_existing_run_is_never_overwritten_unasked(tmp_path):
     assert torch.equal(graphssl.load(out).embed(cited()), other.embed())
 
 
-def test_what_a_killed_overwrite_leaves_can_be_written_over(saved):
-    (saved / store.CONFIG).unlink()  # the last that an overwrite removes
-    (saved / ".model.safetensors.77.new").write_bytes(b"half")
-    graphssl.pretrain(cited(), out=saved, epochs=1, resume=True, **SMALL)
-    assert {p.name for p in saved.iterdir()} == {store.CONFIG, store.METRICS, store.WEIGHTS}
+def test_an_overwrite_killed_at_any_moment_leaves_a_run_that_can_be_begun_again(saved, monkeypatch):
+    for survivors in range(5):
+        graphssl.pretrain(cited(), out=saved, epochs=1, overwrite=True, **SMALL)
+        plain, left = store.Path.unlink, [survivors]
+
+        def unlink(self, missing_ok=False, plain=plain, left=left):
+            if self.name in store.OURS:
+                left[0] -= 1
+                if left[0] < 0:
+                    raise KeyboardInterrupt
+            plain(self, missing_ok=missing_ok)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store.Path, "unlink", unlink)
+            if survivors < 4:
+                with pytest.raises(KeyboardInterrupt):
+                    store.open_folder(saved, keep=False)
+            else:
+                store.open_folder(saved, keep=False)
+        (saved / ".model.safetensors.77-1.new").write_bytes(b"half")
+        run = graphssl.pretrain(cited(), out=saved, epochs=1, resume=True, **SMALL)
+        assert torch.equal(graphssl.load(saved).embed(cited()), run.embed())
+        assert {p.name for p in saved.iterdir()} == {store.CONFIG, store.METRICS, store.WEIGHTS}
+
+
+def test_weights_of_anothers_folder_are_not_taken_for_ours(tmp_path):
+    (tmp_path / "config.json").write_text('{"architectures": ["Bert"]}')
+    (tmp_path / "model.safetensors").write_bytes(b"theirs")
+    for how in ({}, {"resume": True}, {"overwrite": True}):
+        with pytest.raises(graphssl.UserError, match="no run of graphssl"):
+            graphssl.pretrain(cited(), out=tmp_path, epochs=1, **how, **SMALL)
+    assert (tmp_path / "model.safetensors").read_bytes() == b"theirs"
+
+
+def test_a_run_saved_from_a_checkpoint_or_finetuned_is_not_taken_for_the_whole(tmp_path, saved):
+    out = tmp_path / "long"
+    graphssl.pretrain(cited(), out=out, epochs=3, **SMALL)
+    config = json.loads((out / store.CONFIG).read_text())
+    store.write_json(out / store.CONFIG, {**config, "epochs": 2})  # what save() of a checkpoint's run writes
+    with pytest.raises(graphssl.UserError, match="epochs done"):
+        graphssl.pretrain(cited(), out=out, epochs=3, resume=True, **SMALL)
+    run = graphssl.load(saved)
+    run.finetune(cited(), epochs=1).save(saved, overwrite=True)
+    with pytest.raises(graphssl.UserError, match="finetuned"):
+        graphssl.pretrain(cited(), out=saved, epochs=1, resume=True, **SMALL)
+
+
+def test_a_run_from_a_file_finds_it_again(tmp_path, monkeypatch):
+    import numpy as np
+
+    x = np.random.default_rng(0).normal(size=(20, 4)).astype("f4")
+    edges = np.array([[0, 1, 2, 3], [1, 2, 3, 4]])
+    np.savez(tmp_path / "own.npz", x=x, edge_index=edges)
+    monkeypatch.chdir(tmp_path)
+    run = graphssl.pretrain("own.npz", out="run", epochs=1, **SMALL)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert torch.equal(graphssl.load("../run").embed(), run.embed())
+    (tmp_path / "own.npz").unlink()
+    with pytest.raises(graphssl.UserError, match="not there any more"):
+        graphssl.load("../run").embed()
 
 
 def test_a_refused_call_leaves_the_run_that_it_would_have_replaced(saved):

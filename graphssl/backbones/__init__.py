@@ -9,6 +9,7 @@ from torch import nn
 
 from graphssl.backbones.base import Backbone as Backbone
 from graphssl.backbones.base import Layer as Layer
+from graphssl.backbones.base import evaluating as evaluating
 from graphssl.backbones.foreign import foreign as foreign
 from graphssl.backbones.gat import GATConv as GATConv
 from graphssl.backbones.gcn import GCNConv as GCNConv

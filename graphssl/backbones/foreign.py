@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphssl import ops
-from graphssl.backbones.base import Backbone
+from graphssl.backbones.base import Backbone, evaluating
 from graphssl.errors import UserError
 from graphssl.graph import Graph
 
@@ -40,17 +40,14 @@ def foreign(module: nn.Module, dim_in: int) -> Backbone:
     Raises UserError where the module does not take that call or returns something else.
     """
     x, edges = torch.zeros(3, dim_in), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
-    training = module.training
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
-            codes = module.eval()(x, edges)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]), evaluating(module):
+            codes = module(x, edges)
     except Exception as error:
         raise UserError(
             f"the encoder {type(module).__name__} could not be called as encoder(x, edge_index) with x [3, {dim_in}]: "
             f"{error}; give a module with that call, or a name from graphssl.list_encoders()"
         ) from error
-    finally:
-        module.train(training)
     if not isinstance(codes, Tensor) or codes.ndim != 2 or codes.size(0) != 3:
         came = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
         raise UserError(f"the encoder {type(module).__name__} returned {came} for 3 nodes; expected codes [3, width]")

@@ -210,7 +210,7 @@ def _from_adjacency(data: tuple, name: str) -> Dataset:
 
 def is_path(data: Any) -> bool:
     """Whether ``data`` is meant as a file or a folder; a string that is not may be the name of a data set."""
-    if not isinstance(data, str | os.PathLike):
+    if not isinstance(data, str | os.PathLike) or data == "":
         return False
     path = Path(data).expanduser()
     if isinstance(data, os.PathLike) or path.suffix == ".npz" or path.is_file() or len(path.parts) > 2:

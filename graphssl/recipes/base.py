@@ -10,6 +10,7 @@ from fnmatch import fnmatch
 from numbers import Integral, Real
 from typing import Any, get_type_hints
 
+import numpy as np
 import torch
 from torch import nn
 from torch.optim import Optimizer
@@ -107,6 +108,11 @@ class Recipe:
             raise
         except ValueError as error:
             raise UserError(f"{self.name}: {error}") from error
+        if plan.method.encoder.dim_in != spec.dim:
+            raise UserError(
+                f"the encoder takes content of width {plan.method.encoder.dim_in}, but {spec.name!r} has {spec.dim}; "
+                "build one of that width"
+            )
         plan.method.encoder.transform = plan.transform
         return replace(plan, published=self.published.get(spec.name, {}) if spec.known else {})
 
@@ -172,13 +178,15 @@ WHOLE_SHARE = "from 0 to 1", lambda v: 0 <= v <= 1
 # what the settings of any recipe may be, by name
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("width", "hidden", "layers", "heads", "batch_size"), COUNT),
-    **dict.fromkeys(("lr", "clip", "tau", "alpha"), POSITIVE),
+    **dict.fromkeys(("clip", "tau", "alpha"), POSITIVE),
+    "lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
     **dict.fromkeys(
         ("dropout", "attention_dropout", "edges_1", "edges_2", "features_1", "features_2", "warmup"), SHARE
     ),
     **dict.fromkeys(("replace", "momentum"), WHOLE_SHARE),
     "mask": ("above 0 and up to 1", lambda v: 0 < v <= 1),
-    "weight_decay": NOT_NEGATIVE,
+    "head_lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
+    **dict.fromkeys(("weight_decay", "seed"), NOT_NEGATIVE),
     "epochs": ("0 (untrained) or more", lambda v: v >= 0),
 }
 
@@ -186,8 +194,8 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
 def check(key: str, value: Any, hint: Any) -> Any:
     """``value`` as the type that the setting ``key`` has; UserError where it is of another or out of its range."""
     kinds = getattr(hint, "__args__", (hint,))
-    if isinstance(value, bool):
-        fits = bool in kinds
+    if isinstance(value, (bool, np.bool_)):
+        fits, value = bool in kinds, bool(value)
     elif isinstance(value, Integral) and int in kinds:
         fits, value = True, int(value)
     elif isinstance(value, Real) and float in kinds:
@@ -222,6 +230,10 @@ def cosine_decay(progress: float) -> float:
 def backbone_of(encoder: str | nn.Module, dim_in: int, widths: list[int], **options: Any) -> Backbone:
     """The recipe's backbone, or the user's own module in its place."""
     if isinstance(encoder, Encoder):
+        if encoder.read != "last":
+            raise UserError(
+                f"an Encoder that reads {encoder.read!r} layers cannot stand in for a backbone; hand in its .backbone"
+            )
         encoder = encoder.backbone
     if isinstance(encoder, Backbone) and encoder.dim_in != dim_in:
         raise UserError(f"the encoder takes content of width {encoder.dim_in}, but the data has {dim_in}; use another")

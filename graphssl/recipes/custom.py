@@ -24,6 +24,8 @@ def custom(method: Method) -> Recipe:
     if not isinstance(getattr(method, "encoder", None), Encoder):
         raise UserError(f"{type(method).__name__} has no graphssl.Encoder as .encoder; set one: it is what is kept")
 
+    method = copy.deepcopy(method)
+
     def make(
         spec: Spec, *, lr: float = 1e-3, weight_decay: float = 0.0, decay: bool = True, epochs: int = 200,
         batch_size: int | None = None, clip: float | None = None, self_loops: bool = True, row_normalize: bool = False,
