@@ -177,7 +177,7 @@ WHOLE_SHARE = "from 0 to 1", lambda v: 0 <= v <= 1
 
 # what the settings of any recipe may be, by name
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(("width", "hidden", "layers", "heads", "batch_size"), COUNT),
+    **dict.fromkeys(("width", "inner", "hidden", "layers", "heads", "batch_size"), COUNT),
     **dict.fromkeys(("clip", "tau", "alpha"), POSITIVE),
     "lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
     **dict.fromkeys(
