@@ -43,9 +43,9 @@ def grace(
     """Contrast between two random views of each node.
 
     Cora and CiteSeer have the reference's config.yaml, which is meant for other splits: all layers but the last are
-    twice as wide as ``width``. Measured here: benchmarks/results/quality.md. Data without a name: the signature's values
-    for one graph (meant for node classification), and for a list of graphs a GIN in batches of 32 (meant for graph
-    classification).
+    twice as wide as ``width``. Measured here: benchmarks/results/quality.md. Data without a name: the signature's
+    values for one graph (meant for node classification), and for a list of graphs a GIN in batches of 32 (meant for
+    graph classification).
 
     ``edges_1`` and ``features_1`` are the shares that the first view drops, ``edges_2`` and ``features_2`` the second;
     ``tau`` is the temperature, ``hidden`` the width within the projection. Memory grows with the square of the nodes.
