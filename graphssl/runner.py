@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import signal
 import sys
@@ -9,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -96,7 +96,7 @@ def run(
         total=plan.epochs, initial=start // batches.per_epoch, desc=where, unit="epoch", dynamic_ncols=True,
         disable=not (progress and sys.stderr.isatty()),
     )  # fmt: skip
-    half = partial(torch.autocast, device.type, torch.bfloat16, enabled=config["precision"] == "bf16-mixed")
+    half = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=config["precision"] == "bf16-mixed")
     step = start
     try:
         with stop_signals() as stopped, memory_advice(f"{name} on {batches.largest()[0]} nodes"):

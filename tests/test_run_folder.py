@@ -33,11 +33,27 @@ graphssl.pretrain("citations-mini", out=out, epochs=epochs, width=16, heads=2, r
 """
 
 
-def child(out, epochs, slow):
+def start(code, *arguments):
+    """A Python process of its own that runs ``code``."""
     return subprocess.Popen(
-        [sys.executable, "-c", CHILD, str(out), str(epochs), str(slow)],
+        [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
+
+
+def child(out, epochs, slow):
+    return start(CHILD, out, epochs, slow)
+
+
+def assert_ends_well(process):
+    errors = process.communicate()[1]
+    assert process.returncode == 0, errors
+
+
+def assert_same_weights(one, two):
+    one, two = load_file(one / store.WEIGHTS), load_file(two / store.WEIGHTS)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[k], two[k]) for k in one)
 
 
 def wait_for(condition, process, seconds=60):
@@ -64,12 +80,9 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     with pytest.raises(graphssl.UserError, match="resume=True"):
         graphssl.load(cut)
     process = child(cut, epochs, 0)
-    assert process.wait() == 0, process.communicate()[1]
-    process.communicate()
-    assert straight.wait() == 0, straight.communicate()[1]
-    straight.communicate()
-    one, two = load_file(tmp_path / "straight" / store.WEIGHTS), load_file(cut / store.WEIGHTS)
-    assert all(torch.equal(one[k], two[k]) for k in one)
+    assert_ends_well(process)
+    assert_ends_well(straight)
+    assert_same_weights(tmp_path / "straight", cut)
     assert [line["epoch"] for line in store.read_metrics(cut)] == list(range(1, epochs + 1))
     losses = [[line["loss"] for line in store.read_metrics(f)] for f in (cut, tmp_path / "straight")]
     assert losses[0] == losses[1]
@@ -92,18 +105,12 @@ graphssl.pretrain("drugs-mini", "bgrl", out=sys.argv[1], epochs=2, width=8, hidd
 
 
 def test_a_graph_set_is_stopped_and_killed_within_an_epoch_and_goes_on_to_the_same_bits(tmp_path):
-    def start(out, slow):
-        return subprocess.Popen(
-            [sys.executable, "-c", GRAPHS, str(out), str(slow)], stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    straight, cut = start(tmp_path / "straight", 0), tmp_path / "cut"
-    process = start(cut, 0.1)
+    straight, cut = start(GRAPHS, tmp_path / "straight", 0), tmp_path / "cut"
+    process = start(GRAPHS, cut, 0.1)
     wait_for(lambda: (cut / store.CHECKPOINT).exists(), process)
     process.kill()
     process.communicate()
-    process = start(cut, 0.1)
+    process = start(GRAPHS, cut, 0.1)
     first = (cut / store.CHECKPOINT).stat().st_mtime_ns
     wait_for(lambda: (cut / store.CHECKPOINT).stat().st_mtime_ns != first, process)
     process.send_signal(signal.SIGINT)
@@ -114,13 +121,10 @@ def test_a_graph_set_is_stopped_and_killed_within_an_epoch_and_goes_on_to_the_sa
     step = int(header["step"])
     assert 0 < step < 144
     assert bool(json.loads(header["partial"])) == bool(step % 72)  # 72 steps are an epoch
-    process = start(cut, 0)
-    assert process.wait() == 0, process.communicate()[1]
-    process.communicate()
-    assert straight.wait() == 0, straight.communicate()[1]
-    straight.communicate()
-    one, two = load_file(tmp_path / "straight" / store.WEIGHTS), load_file(cut / store.WEIGHTS)
-    assert all(torch.equal(one[k], two[k]) for k in one)
+    process = start(GRAPHS, cut, 0)
+    assert_ends_well(process)
+    assert_ends_well(straight)
+    assert_same_weights(tmp_path / "straight", cut)
     losses = [[line["loss"] for line in store.read_metrics(f)] for f in (cut, tmp_path / "straight")]
     assert losses[0] == pytest.approx(losses[1])
 
