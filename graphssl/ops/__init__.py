@@ -2,7 +2,11 @@
 
 from graphssl.ops.csr import CSR as CSR
 from graphssl.ops.csr import pointers as pointers
+from graphssl.ops.choose import backend as backend
+from graphssl.ops.choose import using as using
 from graphssl.ops.message import gat_attention as gat_attention
+from graphssl.ops.message import gatv2_attention as gatv2_attention
+from graphssl.ops.message import qkv_attention as qkv_attention
 from graphssl.ops.message import segment_reduce as segment_reduce
 from graphssl.ops.message import segment_softmax as segment_softmax
 from graphssl.ops.message import spmm as spmm

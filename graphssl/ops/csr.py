@@ -44,6 +44,11 @@ class CSR:
         perm = self.col.argsort(stable=True)
         return CSR(pointers(self.col, self.shape[1]), self.row[perm], perm, (self.shape[1], self.shape[0]))
 
+    @cached_property
+    def members(self) -> CSR:
+        """The R x E pattern in which a row holds its own entries."""
+        return CSR(self.ptr, torch.arange(self.nnz, device=self.col.device), None, (self.shape[0], self.nnz))
+
     def to(self, device: torch.device | str) -> CSR:
         perm = None if self.perm is None else self.perm.to(device)
         return CSR(self.ptr.to(device), self.col.to(device), perm, self.shape)
@@ -75,8 +80,16 @@ class CSR:
     @cached_property
     def _index(self) -> tuple[Tensor, Tensor]:
         """``ptr`` and ``col`` in the narrowest type: MKL's path is taken for int32 only where torch is built so."""
-        small = max(self.nnz, *self.shape) < 2**31
-        return (self.ptr.int(), self.col.int()) if small else (self.ptr, self.col)
+        return (self.ptr.int(), self.col.int()) if self._small else (self.ptr.long(), self.col.long())
+
+    @cached_property
+    def _narrow_perm(self) -> Tensor | None:
+        """``perm`` in the type of ``_index``."""
+        return None if self.perm is None else self.perm.int() if self._small else self.perm.long()
+
+    @property
+    def _small(self) -> bool:
+        return max(self.nnz, *self.shape) < 2**31
 
 
 def pointers(sorted_or_not: Tensor, size: int) -> Tensor:

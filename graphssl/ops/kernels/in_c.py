@@ -1,0 +1,289 @@
+"""The path ``c``: ``kernels.c``, compiled once by the machine's own compiler and called through ctypes.
+
+C because what makes these loops fast, sums held in registers and the next rows fetched ahead, is what torch's own
+sparse products lack on wide rows and numba does not let one say; compiled here and not shipped, because then one file
+serves every processor and every torch, and nothing links against torch. It takes seconds once and is kept in the user's
+cache. OpenMP is torch's own, so that ``torch.set_num_threads`` holds and no second pool of threads waits beside it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sysconfig
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from graphssl.ops import counter
+from graphssl.ops.csr import CSR
+
+SOURCE = Path(__file__).with_name("kernels.c")
+FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fno-math-errno")
+BLOCKS = 64  # partial sums of an attention vector's gradient: a fixed number, so that their order is fixed
+SMALL = 1 << 15  # numbers to move below which a second thread costs more than it brings
+
+
+class Heads(ctypes.Structure):
+    """``Heads`` of kernels.c."""
+
+    _fields_ = (
+        [(name, ctypes.c_int64) for name in ("mode", "H", "K", "D")]
+        + [(name, ctypes.c_void_p) for name in ("key", "query", "attention", "bias", "value")]
+        + [("slope", ctypes.c_double), ("drop", ctypes.c_double), ("seed", ctypes.c_uint64)]
+    )
+
+
+GAT, V2, QKV = range(3)
+
+
+def missing() -> str:
+    """Why the kernels cannot be had on this machine; empty where they can."""
+    return _library()[1]
+
+
+@cache
+def _library() -> tuple[ctypes.CDLL | None, str]:
+    """The compiled kernels, or None and why."""
+    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
+    if compiler is None:
+        return None, "no C compiler was found (cc, gcc, clang or $CC); install one, and the fast CPU path is built"
+    try:
+        return ctypes.CDLL(str(_build(compiler))), ""
+    except (OSError, subprocess.SubprocessError) as error:
+        told = getattr(error, "stderr", None) or error
+        return None, f"{compiler} could not build the fast CPU path: {str(told).strip().splitlines()[-1]}"
+
+
+def _build(compiler: str) -> Path:
+    """The shared library for this source, compiler and processor; built where the cache lacks it."""
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
+    about = [SOURCE.read_text(), version, " ".join(FLAGS), platform.machine(), _processor(), torch.__version__]
+    name = f"kernels-{hashlib.sha256('|'.join(about).encode()).hexdigest()[:16]}.so"
+    for folder in _caches():
+        if (folder / name).exists():
+            return folder / name
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=folder) as scratch:
+                built = _compile(compiler, Path(scratch))
+                os.replace(built, folder / name)  # whole or not at all, whoever else builds it now
+            return folder / name
+        except PermissionError:
+            continue
+    raise OSError("no folder to keep it in is writable; set XDG_CACHE_HOME")
+
+
+def _compile(compiler: str, folder: Path) -> Path:
+    """Compiles into ``folder``; the first set of flags that the compiler takes and that loads."""
+    tuned = ["-march=native"] if platform.machine().lower() in ("x86_64", "amd64") else ["-mcpu=native"]
+    error: Exception = OSError("it was never tried")
+    # without -fopenmp at the link, the calls to OpenMP are resolved by what torch has loaded, if it has
+    attempts = [(tuned + ["-fopenmp"], []), (tuned + ["-fopenmp"], ["-fopenmp"]), (tuned, []), ([], [])]
+    for flags, link in attempts:
+        built = folder / f"kernels{sysconfig.get_config_var('SHLIB_SUFFIX') or '.so'}"
+        try:
+            for command in (
+                [compiler, *FLAGS, *flags, "-c", str(SOURCE), "-o", str(folder / "kernels.o")],
+                [compiler, "-shared", *link, str(folder / "kernels.o"), "-o", str(built), "-lm"],
+            ):
+                subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
+            ctypes.CDLL(str(built), mode=os.RTLD_NOW)
+            return built
+        except (OSError, subprocess.SubprocessError) as failure:
+            error = failure
+    raise error
+
+
+def _processor() -> str:
+    """What -march=native depends on: a cache in a home that machines share must not mix them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
+    except OSError:
+        return platform.processor()
+
+
+def _caches() -> list[Path]:
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphssl"
+    return [home, Path(tempfile.gettempdir()) / f"graphssl-{os.getuid() if hasattr(os, 'getuid') else 'user'}"]
+
+
+def _run(name: str, like: Tensor, index: Tensor, work: int, *args) -> None:
+    """Calls ``name`` of kernels.c for the types of ``like`` and ``index``; tensors are passed by address."""
+    library = _library()[0]
+    suffix = f"f{8 * like.itemsize}_i{8 * index.itemsize}"
+    threads = torch.get_num_threads() if work > SMALL else 1
+    getattr(library, f"{name}_{suffix}")(ctypes.c_int(threads), *map(_argument, args))
+
+
+def _argument(value):
+    if isinstance(value, Tensor):
+        return ctypes.c_void_p(value.data_ptr())
+    if value is None:
+        return ctypes.c_void_p(None)
+    return ctypes.c_int64(value) if isinstance(value, int) else value
+
+
+def _numbers(*tensors: Tensor | None) -> list[Tensor | None]:
+    """``tensors`` as the kernels take them: contiguous, all in float64 if one is, else in float32."""
+    wide = any(t is not None and t.dtype == torch.float64 for t in tensors)
+    dtype = torch.float64 if wide else torch.float32
+    return [None if t is None else t.to(dtype).contiguous() for t in tensors]
+
+
+def spmm(csr: CSR, x: Tensor, weight: Tensor | None) -> Tensor:
+    """``x`` [C, H, D] and ``weight`` [E, H] to [R, H, D]."""
+    return _spmm(csr, x, weight, None)
+
+
+def _spmm(csr: CSR, x: Tensor, weight: Tensor | None, perm: Tensor | None) -> Tensor:
+    (ptr, col), (_, H, D), dtype = csr._index, x.shape, x.dtype
+    x, weight = _numbers(x, weight)
+    out = x.new_empty(csr.shape[0], H, D)
+    _run("spmm", x, col, csr.nnz * H * D, csr.shape[0], ptr, col, H, D, x, weight, perm, out)
+    return out.to(dtype)
+
+
+def spmm_back(
+    csr: CSR, grad: Tensor, x: Tensor, weight: Tensor | None, need_weight: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients to ``x`` [C, H, D] and ``weight`` [E, H]."""
+    back = csr.transpose
+    to_x = _spmm(back, grad, weight, back._narrow_perm).to(x.dtype)
+    if not need_weight or weight is None:
+        return to_x, None
+    (ptr, col), (_, H, D), dtype = csr._index, x.shape, weight.dtype
+    a, b = _numbers(grad, x)
+    to_weight = a.new_empty(csr.nnz, H)
+    _run("sddmm", a, col, csr.nnz * H * D, csr.shape[0], ptr, col, H, D, a, b, None, to_weight)
+    return to_x, to_weight.to(dtype)
+
+
+def spmm_max(csr: CSR, x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The largest weighted ``x`` [C, H, D] of each row and the first entry that has it, both [R, H, D]."""
+    (ptr, col), (_, H, D), dtype = csr._index, x.shape, x.dtype
+    x, weight = _numbers(x, weight)
+    out = x.new_empty(csr.shape[0], H, D)
+    place = torch.empty(out.shape, dtype=col.dtype)
+    _run("spmm_max", x, col, csr.nnz * H * D, csr.shape[0], ptr, col, H, D, x, weight, out, place)
+    return out.to(dtype), place
+
+
+def spmm_max_back(
+    csr: CSR, grad: Tensor, place: Tensor, x: Tensor, weight: Tensor | None, need_weight: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients to ``x`` [C, H, D] and ``weight`` [E, H]."""
+    back, (_, H, D) = csr.transpose, x.shape
+    ptr, col = back._index
+    grad, rows, w = _numbers(grad, x, weight)
+    to_x = torch.empty_like(rows)
+    to_w = rows.new_empty(csr.nnz, H) if need_weight else None
+    _run("spmm_max_back", rows, col, csr.nnz * H * D, back.shape[0], ptr, col, H, D, grad, place, rows, w,
+         back._narrow_perm, to_x, to_w)  # fmt: skip
+    return to_x.to(x.dtype), None if to_w is None or weight is None else to_w.to(weight.dtype)
+
+
+def softmax(csr: CSR, scores: Tensor) -> Tensor:
+    """``scores`` [E, H] to weights [E, H]."""
+    (s,), (ptr, col) = _numbers(scores), csr._index
+    out = torch.empty_like(s)
+    _run("softmax", s, col, 8 * s.numel(), csr.shape[0], ptr, s.size(1), s, out)
+    return out.to(scores.dtype)
+
+
+def softmax_back(csr: CSR, weights: Tensor, grad: Tensor) -> Tensor:
+    """Gradient to the scores [E, H]."""
+    (w, g), (ptr, col) = _numbers(weights, grad), csr._index
+    out = torch.empty_like(w)
+    _run("softmax_back", w, col, 8 * w.numel(), csr.shape[0], ptr, w.size(1), w, g, out)
+    return out.to(weights.dtype)
+
+
+def gat(csr: CSR, x: Tensor, source: Tensor, target: Tensor, slope: float, p: float, seed: Tensor):
+    """``x`` [C, H, D], ``source`` [C, H] and ``target`` [R, H] to [R, H, D] and the log-sum-exp of scores [R, H]."""
+    return _attend(csr, GAT, source, target, None, None, x, slope, p, seed)
+
+
+def gat_back(csr: CSR, grad, out, lse, x, source, target, slope: float, p: float, seed: Tensor):
+    """Gradients to ``x``, ``source`` and ``target``."""
+    to_scores, to_x, to_source, to_target, _ = _attend_back(
+        csr, GAT, grad, out, lse, source, target, None, None, x, slope, p, seed
+    )
+    return to_x, to_source, to_target
+
+
+def gatv2(csr: CSR, x: Tensor, target: Tensor, attention: Tensor, slope: float, p: float, seed: Tensor):
+    """``x`` [C, H, D], ``target`` [R, H, D] and ``attention`` [H, D] to [R, H, D] and the log-sum-exp [R, H]."""
+    return _attend(csr, V2, x, target, attention, None, x, slope, p, seed)
+
+
+def gatv2_back(csr: CSR, grad, out, lse, x, target, attention, slope: float, p: float, seed: Tensor):
+    """Gradients to ``x``, ``target`` and ``attention``."""
+    _, to_value, to_key, to_target, to_attention = _attend_back(
+        csr, V2, grad, out, lse, x, target, attention, None, x, slope, p, seed
+    )
+    return to_value + to_key, to_target, to_attention
+
+
+def qkv(csr: CSR, query, key, value, bias: Tensor | None, scale: float, p: float, seed: Tensor):
+    """``query`` [R, H, K], ``key`` [C, H, K], ``value`` [C, H, D] and ``bias`` [E, H] to [R, H, D] and [R, H]."""
+    return _attend(csr, QKV, key, query, None, bias, value, scale, p, seed)
+
+
+def qkv_back(csr: CSR, grad, out, lse, query, key, value, bias, scale: float, p: float, seed: Tensor):
+    """Gradients to ``query``, ``key``, ``value`` and ``bias``."""
+    to_scores, to_value, to_key, to_query, _ = _attend_back(
+        csr, QKV, grad, out, lse, key, query, None, bias, value, scale, p, seed
+    )
+    return to_query, to_key, to_value, None if bias is None else to_scores.to(bias.dtype)
+
+
+def _heads(mode: int, key, query, attention, bias, value, slope: float, p: float, seed: Tensor) -> Heads:
+    _, H, D = value.shape
+    address = [None if t is None else t.data_ptr() for t in (key, query, attention, bias, value)]
+    return Heads(mode, H, key.size(-1) if mode != GAT else 1, D, *address, slope, p, int(seed))
+
+
+def _attend(csr: CSR, mode: int, key, query, attention, bias, value, slope, p, seed) -> tuple[Tensor, Tensor]:
+    (ptr, col), (_, H, D), dtype = csr._index, value.shape, value.dtype
+    key, query, attention, bias, value = _numbers(key, query, attention, bias, value)
+    heads = _heads(mode, key, query, attention, bias, value, slope, p, seed)
+    out, lse = value.new_empty(csr.shape[0], H, D), value.new_empty(csr.shape[0], H)
+    _run("attend", value, col, csr.nnz * H * D, csr.shape[0], ptr, col, ctypes.byref(heads), out, lse)
+    return out.to(dtype), lse
+
+
+def _attend_back(csr: CSR, mode: int, grad, out, lse, key, query, attention, bias, value, slope, p, seed):
+    """Gradients to scores [E, H], value, key, query and attention, in the types that these came in."""
+    dtypes = [t.dtype if t is not None else None for t in (value, key, query, attention)]
+    grad, out, lse, key, query, attention, bias, value = _numbers(grad, out, lse, key, query, attention, bias, value)
+    heads, work = _heads(mode, key, query, attention, bias, value, slope, p, seed), csr.nnz * value.size(1) * value.size(2)
+    back, delta = csr.transpose, (grad * out).sum(-1)
+    (ptr, col), (back_ptr, back_col) = csr._index, back._index
+    to_scores = value.new_empty(csr.nnz, value.size(1))
+    to_value, to_key, to_query = (torch.empty_like(t) for t in (value, key, query))
+    _run("attend_back", value, col, work, back.shape[0], back_ptr, back_col, back._narrow_perm, ctypes.byref(heads),
+         grad, lse, delta, to_scores, to_value, to_key)  # fmt: skip
+    parts = None if attention is None else value.new_empty(BLOCKS, *attention.shape)
+    _run("attend_back_rows", value, col, work, csr.shape[0], ptr, col, ctypes.byref(heads),
+         to_scores, to_query, BLOCKS, parts)  # fmt: skip
+    to_attention = None if parts is None else parts.sum(0)
+    grads = [t if t is None else t.to(d) for t, d in zip((to_value, to_key, to_query, to_attention), dtypes)]
+    return to_scores, *grads
+
+
+def kept(seed: Tensor, count: int, p: float, dtype: torch.dtype) -> Tensor:
+    """What ``counter.kept`` computes, [count]."""
+    out = torch.empty(count, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    scale = 1 / (1 - p) if p < 1 else 0.0
+    index = torch.empty(0, dtype=torch.int32)
+    _run("keep", out, index, count, count, int(seed), counter.threshold(p), ctypes.c_double(scale), out)
+    return out.to(dtype)

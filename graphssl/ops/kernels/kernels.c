@@ -1,0 +1,475 @@
+/* Sums over neighbourhoods and attention within them, on a CPU; bound by in_c.py.
+ *
+ * The file includes itself once for each pair of a number type T (float, double) and an index type I.
+ * A pattern is (R, ptr [R + 1], col [E]); the pattern of a backward is that of the transpose, where perm [E] says which
+ * entry of the forward stands at each place. Every row belongs to one thread and is summed in the order of its entries,
+ * so results depend neither on the number of threads nor on the run. H heads of width D; strides are H * D.
+ */
+#ifndef T
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#if defined(__AVX512F__)
+#define BYTES 64
+#elif defined(__AVX__)
+#define BYTES 32
+#else
+#define BYTES 16
+#endif
+#define AHEAD 8 /* entries between a prefetch and its use */
+#define INLINE static inline __attribute__((always_inline))
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define NAME(f) JOIN(f, SUFFIX)
+
+/* SplitMix64; see counter.py */
+INLINE uint64_t draw(uint64_t seed, uint64_t counter) {
+    uint64_t z = seed + (counter + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return (z ^ (z >> 31)) >> 40;
+}
+
+/* Runs `body` with rows [first, last) of a piece of equal work; pieces go to threads as they come free. */
+#define PIECES(threads) ((threads) > 1 ? 8 * (threads) : 1)
+
+#define T float
+#define U int32_t
+#define I int32_t
+#define SUFFIX f32_i32
+#include __FILE__
+#undef I
+#undef SUFFIX
+#define I int64_t
+#define SUFFIX f32_i64
+#include __FILE__
+#undef T
+#undef U
+#undef I
+#undef SUFFIX
+#define T double
+#define U int64_t
+#define I int32_t
+#define SUFFIX f64_i32
+#include __FILE__
+#undef I
+#undef SUFFIX
+#define I int64_t
+#define SUFFIX f64_i64
+#include __FILE__
+
+#else
+
+#define V NAME(vec)
+#define W NAME(ints)
+#define L ((int64_t)(BYTES / sizeof(T)))
+typedef T V __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
+typedef U W __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));
+
+/* First row of piece k of n: rows are cut where the work, entries and rows together, is equal. */
+static int64_t NAME(cut)(int64_t R, const I *ptr, int64_t k, int64_t n) {
+    int64_t low = 0, high = R, goal = ((int64_t)ptr[R] + R) / n * k;
+    if (k == n) return R;
+    while (low < high) {
+        int64_t middle = (low + high) / 2;
+        if ((int64_t)ptr[middle] + middle < goal) low = middle + 1;
+        else high = middle;
+    }
+    return low;
+}
+
+/* exp of n numbers that are at most a little above zero; x is padded to a multiple of L. */
+static void NAME(exps)(T *x, int64_t n) {
+    if (sizeof(T) == 8) {
+        for (int64_t e = 0; e < n; e++) x[e] = exp(x[e]);
+        return;
+    }
+    for (int64_t e = 0; e < n; e += L) { /* Cephes' expf: two units in the last place */
+        V v = *(V *)(x + e), lowest = (V){0} - (T)87;
+        W small = v < lowest;
+        v = (V)(((W)lowest & small) | ((W)v & ~small));
+        V k = v * (T)1.44269504088896341 + (T)12582912.0;
+        k -= (T)12582912.0;
+        V r = v - k * (T)0.693359375 + k * (T)2.12194440e-4;
+        V y = r * (T)1.9875691500e-4 + (T)1.3981999507e-3;
+        y = y * r + (T)8.3334519073e-3;
+        y = y * r + (T)4.1665795894e-2;
+        y = y * r + (T)1.6666665459e-1;
+        y = y * r + (T)5.0000001201e-1;
+        y = y * r * r + r + (T)1;
+        W power = (__builtin_convertvector(k, W) + 127) << 23;
+        v = y * (V)power;
+        *(V *)(x + e) = (V)((W)v & ~small); /* below e^-87 is zero */
+    }
+}
+
+/* out[0, nv * L) = sum of w[e * step] * x[col[e] * stride + ...] over n entries; w NULL: all weights are one. */
+INLINE void NAME(span)(const T *x, int64_t stride, const I *col, const T *w, int64_t step, int64_t n, T *out, int nv) {
+    V sum[8];
+    for (int v = 0; v < nv; v++) sum[v] = (V){0};
+    for (int64_t e = 0; e < n; e++) {
+        const T *from = x + col[e] * stride;
+        if (e + AHEAD < n) {
+            const char *next = (const char *)(x + col[e + AHEAD] * stride);
+            for (int b = 0; b < nv * BYTES; b += 64) __builtin_prefetch(next + b);
+        }
+        if (w) {
+            T s = w[e * step];
+            for (int v = 0; v < nv; v++) sum[v] += s * ((const V *)from)[v];
+        } else
+            for (int v = 0; v < nv; v++) sum[v] += ((const V *)from)[v];
+    }
+    for (int v = 0; v < nv; v++) ((V *)out)[v] = sum[v];
+}
+
+/* The same for width D; the last vector overlaps the one before where D is no multiple of L. */
+static void NAME(total)(
+    const T *x, int64_t stride, const I *col, const T *w, int64_t step, int64_t n, int64_t D, T *out) {
+    int64_t d = 0;
+    for (; d + 8 * L <= D; d += 8 * L) NAME(span)(x + d, stride, col, w, step, n, out + d, 8);
+    if (d + 4 * L <= D) NAME(span)(x + d, stride, col, w, step, n, out + d, 4), d += 4 * L;
+    if (d + 2 * L <= D) NAME(span)(x + d, stride, col, w, step, n, out + d, 2), d += 2 * L;
+    if (d + L <= D) NAME(span)(x + d, stride, col, w, step, n, out + d, 1), d += L;
+    if (d == D) return;
+    if (D >= L) NAME(span)(x + D - L, stride, col, w, step, n, out + D - L, 1);
+    else
+        for (d = 0; d < D; d++) {
+            T sum = 0;
+            for (int64_t e = 0; e < n; e++) sum += (w ? w[e * step] : 1) * x[col[e] * stride + d];
+            out[d] = sum;
+        }
+}
+
+INLINE T NAME(dot)(const T *a, const T *b, int64_t D) {
+    V sum[4];
+    for (int v = 0; v < 4; v++) sum[v] = (V){0};
+    int64_t d = 0;
+    for (; d + 4 * L <= D; d += 4 * L)
+        for (int v = 0; v < 4; v++) sum[v] += ((const V *)(a + d))[v] * ((const V *)(b + d))[v];
+    for (; d + L <= D; d += L) sum[0] += *(const V *)(a + d) * *(const V *)(b + d);
+    V both = (sum[0] + sum[1]) + (sum[2] + sum[3]);
+    T out = 0;
+    for (int64_t l = 0; l < L; l++) out += both[l];
+    for (; d < D; d++) out += a[d] * b[d];
+    return out;
+}
+
+#define FOR_PIECES \
+    _Pragma("omp parallel for schedule(dynamic, 1) num_threads(threads)") \
+    for (int64_t piece = 0; piece < PIECES(threads); piece++)
+#define FOR_ROWS(r) \
+    for (int64_t r = NAME(cut)(R, ptr, piece, PIECES(threads)), last = NAME(cut)(R, ptr, piece + 1, PIECES(threads)); \
+         r < last; r++)
+
+/* Room for `count` numbers a head of the longest row of a piece, padded so that vectors may overrun. */
+static T *NAME(room)(T *old, int64_t *have, int64_t need) {
+    if (old && need <= *have) return old;
+    *have = 2 * need;
+    free(old);
+    return malloc((size_t)(2 * need + 2 * L) * sizeof(T));
+}
+
+/* out [R, H, D] */
+void NAME(spmm)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, int64_t D, const T *x, const T *w,
+                const I *perm, T *out) {
+    FOR_PIECES {
+        T *buffer = NULL;
+        int64_t have = 0;
+        FOR_ROWS(r) {
+            int64_t at = ptr[r], n = ptr[r + 1] - at;
+            if (!w || !perm) {
+                if (!w) NAME(total)(x, H * D, col + at, NULL, 0, n, H * D, out + r * H * D);
+                else
+                    for (int64_t h = 0; h < H; h++)
+                        NAME(total)(x + h * D, H * D, col + at, w + at * H + h, H, n, D, out + (r * H + h) * D);
+                continue;
+            }
+            buffer = NAME(room)(buffer, &have, n);
+            for (int64_t h = 0; h < H; h++) {
+                for (int64_t e = 0; e < n; e++) buffer[e] = w[perm[at + e] * H + h];
+                NAME(total)(x + h * D, H * D, col + at, buffer, 1, n, D, out + (r * H + h) * D);
+            }
+        }
+        free(buffer);
+    }
+}
+
+/* out [E, H]: inner products of a [R, H, D] and b [C, H, D] at the entries */
+void NAME(sddmm)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, int64_t D, const T *a, const T *b,
+                 const I *perm, T *out) {
+    FOR_PIECES FOR_ROWS(r) for (int64_t e = ptr[r]; e < ptr[r + 1]; e++) {
+        if (e + 4 < ptr[R]) {
+            const char *next = (const char *)(b + col[e + 4] * H * D);
+            for (int64_t p = 0; p < H * D * (int64_t)sizeof(T) && p < 2048; p += 64) __builtin_prefetch(next + p);
+        }
+        for (int64_t h = 0; h < H; h++)
+            out[(perm ? perm[e] : e) * H + h] = NAME(dot)(a + (r * H + h) * D, b + (col[e] * H + h) * D, D);
+    }
+}
+
+/* The largest w * x of each row and the first entry that has it; rows without entries: 0 and E. F = H * D. */
+void NAME(spmm_max)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, int64_t D, const T *x, const T *w,
+                    T *out, I *place) {
+    int64_t F = H * D;
+    FOR_PIECES FOR_ROWS(r) {
+        T *best = out + r * F;
+        I *where = place + r * F;
+        for (int64_t f = 0; f < F; f++) best[f] = ptr[r] < ptr[r + 1] ? -INFINITY : 0, where[f] = ptr[R];
+        for (int64_t e = ptr[r]; e < ptr[r + 1]; e++)
+            for (int64_t h = 0; h < H; h++) {
+                T s = w ? w[e * H + h] : 1;
+                const T *from = x + (col[e] * H + h) * D;
+                for (int64_t d = 0; d < D; d++) {
+                    T value = s * from[d];
+                    int better = value > best[h * D + d] || where[h * D + d] == ptr[R];
+                    best[h * D + d] = better ? value : best[h * D + d];
+                    where[h * D + d] = better ? (I)e : where[h * D + d];
+                }
+            }
+    }
+}
+
+/* On the transpose: to_x [R, H, D], and to_w [E, H] unless NULL. */
+void NAME(spmm_max_back)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, int64_t D, const T *grad,
+                         const I *place, const T *x, const T *w, const I *perm, T *to_x, T *to_w) {
+    FOR_PIECES FOR_ROWS(r) {
+        memset(to_x + r * H * D, 0, (size_t)(H * D) * sizeof(T));
+        for (int64_t e = ptr[r]; e < ptr[r + 1]; e++)
+            for (int64_t h = 0; h < H; h++) {
+                I here = perm[e];
+                T s = w ? w[here * H + h] : 1, sum = 0;
+                int64_t from = (col[e] * H + h) * D, to = (r * H + h) * D;
+                for (int64_t d = 0; d < D; d++) {
+                    T g = place[from + d] == here ? grad[from + d] : 0;
+                    to_x[to + d] += s * g;
+                    sum += g * x[to + d];
+                }
+                if (to_w) to_w[here * H + h] = sum;
+            }
+    }
+}
+
+/* Scores of n entries to weights that sum to one; the logarithm of the sum before comes back. */
+static T NAME(normalise)(T *s, int64_t n) {
+    T top = -INFINITY, sum = 0;
+    for (int64_t e = 0; e < n; e++) top = s[e] > top ? s[e] : top;
+    for (int64_t e = 0; e < n; e++) s[e] -= top;
+    for (int64_t e = n; e < n + L; e++) s[e] = 0;
+    NAME(exps)(s, n);
+    for (int64_t e = 0; e < n; e++) sum += s[e];
+    for (int64_t e = 0; e < n; e++) s[e] /= sum;
+    return top + (sizeof(T) == 4 ? (T)logf(sum) : (T)log(sum));
+}
+
+/* out [E, H] */
+void NAME(softmax)(int threads, int64_t R, const I *ptr, int64_t H, const T *scores, T *out) {
+    FOR_PIECES {
+        T *s = NULL;
+        int64_t have = 0;
+        FOR_ROWS(r) {
+            int64_t at = ptr[r], n = ptr[r + 1] - at;
+            s = NAME(room)(s, &have, n);
+            for (int64_t h = 0; h < H; h++) {
+                for (int64_t e = 0; e < n; e++) s[e] = scores[(at + e) * H + h];
+                NAME(normalise)(s, n);
+                for (int64_t e = 0; e < n; e++) out[(at + e) * H + h] = s[e];
+            }
+        }
+        free(s);
+    }
+}
+
+void NAME(softmax_back)(int threads, int64_t R, const I *ptr, int64_t H, const T *weights, const T *grad, T *out) {
+    FOR_PIECES FOR_ROWS(r) for (int64_t h = 0; h < H; h++) {
+        T sum = 0;
+        for (int64_t e = ptr[r]; e < ptr[r + 1]; e++) sum += weights[e * H + h] * grad[e * H + h];
+        for (int64_t e = ptr[r]; e < ptr[r + 1]; e++) out[e * H + h] = weights[e * H + h] * (grad[e * H + h] - sum);
+    }
+}
+
+/* sum of a * leaky(x + y) */
+INLINE T NAME(leaky_dot)(const T *x, const T *y, const T *a, T slope, int64_t D) {
+    V sum = {0};
+    int64_t d = 0;
+    for (; d + L <= D; d += L) {
+        V v = *(const V *)(x + d) + *(const V *)(y + d), scaled = v * slope;
+        W above = v > (V){0};
+        sum += *(const V *)(a + d) * (V)(((W)v & above) | ((W)scaled & ~above));
+    }
+    T out = 0;
+    for (int64_t l = 0; l < L; l++) out += sum[l];
+    for (; d < D; d++) {
+        T v = x[d] + y[d];
+        out += a[d] * (v > 0 ? v : slope * v);
+    }
+    return out;
+}
+
+/* How an edge from column j to row i is scored; widths: K of keys, D of values.
+ * GAT: leaky(source[j] + target[i]), both [*, H].
+ * V2: <attention, leaky(key[j] + query[i])>. QKV: slope * <query[i], key[j]> + bias[e]. */
+enum NAME(modes) { NAME(GAT) = 0, NAME(V2) = 1, NAME(QKV) = 2 };
+#define GAT NAME(GAT)
+#define V2 NAME(V2)
+#define QKV NAME(QKV)
+typedef struct {
+    int64_t mode, H, K, D;
+    const T *key, *query, *attention, *bias; /* GAT: key and query are source and target */
+    const T *value;
+    double slope, drop;
+    uint64_t seed;
+} NAME(Heads);
+
+INLINE T NAME(score)(const NAME(Heads) * a, int64_t i, int64_t j, int64_t e, int64_t h) {
+    if (a->mode == GAT) {
+        T s = a->key[j * a->H + h] + a->query[i * a->H + h];
+        return s > 0 ? s : (T)a->slope * s;
+    }
+    const T *key = a->key + (j * a->H + h) * a->K, *query = a->query + (i * a->H + h) * a->K;
+    if (a->mode == V2) return NAME(leaky_dot)(key, query, a->attention + h * a->K, (T)a->slope, a->K);
+    return (T)a->slope * NAME(dot)(query, key, a->K) + (a->bias ? a->bias[e * a->H + h] : 0);
+}
+
+/* What dropout leaves of entry e in head h: 0 or 1 / (1 - p). */
+INLINE T NAME(kept)(const NAME(Heads) * a, int64_t e, int64_t h, uint64_t below) {
+    return draw(a->seed, (uint64_t)(e * a->H + h)) < below ? 0 : (T)(1 / (1 - a->drop));
+}
+#define BELOW(a) ((uint64_t)((a)->drop * 16777216.0 + 0.5))
+
+/* out [R, H, D], lse [R, H] */
+void NAME(attend)(int threads, int64_t R, const I *ptr, const I *col, const NAME(Heads) * a, T *out, T *lse) {
+    int64_t H = a->H, D = a->D;
+    uint64_t below = BELOW(a);
+    FOR_PIECES {
+        T *s = NULL;
+        int64_t have = 0;
+        FOR_ROWS(i) {
+            int64_t at = ptr[i], n = ptr[i + 1] - at;
+            s = NAME(room)(s, &have, n);
+            for (int64_t h = 0; h < H; h++) {
+                for (int64_t e = 0; e < n; e++) s[e] = NAME(score)(a, i, col[at + e], at + e, h);
+                lse[i * H + h] = n ? NAME(normalise)(s, n) : 0;
+                if (a->drop > 0)
+                    for (int64_t e = 0; e < n; e++) s[e] *= NAME(kept)(a, at + e, h, below);
+                NAME(total)(a->value + h * D, H * D, col + at, s, 1, n, D, out + (i * H + h) * D);
+            }
+        }
+        free(s);
+    }
+}
+
+/* to[0, K) += s * attention * leaky'(x + y) */
+INLINE void NAME(leaky_back)(T s, const T *x, const T *y, const T *attention, T slope, int64_t K, T *to) {
+    for (int64_t d = 0; d < K; d++) to[d] += s * attention[d] * (x[d] + y[d] > 0 ? 1 : slope);
+}
+
+/* On the transpose, a row being a source j. delta [*, H] is <grad, out> of each target.
+ * to_scores [E, H] in the forward's order; to_value [R, H, D]; to_key [R, H] (GAT) or [R, H, K]. */
+void NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const I *perm, const NAME(Heads) * a,
+                       const T *grad, const T *lse, const T *delta, T *to_scores, T *to_value, T *to_key) {
+    int64_t H = a->H, D = a->D, K = a->K;
+    uint64_t below = BELOW(a);
+    FOR_PIECES {
+        T *s = NULL;
+        int64_t have = 0;
+        FOR_ROWS(j) {
+            int64_t at = ptr[j], n = ptr[j + 1] - at, wide = (n + L) / L * L;
+            s = NAME(room)(s, &have, 2 * wide);
+            T *ds = s + wide;
+            const I *i = col + at;
+            for (int64_t h = 0; h < H; h++) {
+                const T *value = a->value + (j * H + h) * D;
+                for (int64_t e = 0; e < n; e++)
+                    s[e] = NAME(score)(a, i[e], j, perm[at + e], h) - lse[i[e] * H + h];
+                for (int64_t e = n; e < wide; e++) s[e] = 0;
+                NAME(exps)(s, n);
+                for (int64_t e = 0; e < n; e++) {
+                    if (e + 4 < n) {
+                        const char *next = (const char *)(grad + (i[e + 4] * H + h) * D);
+                        for (int64_t b = 0; b < D * (int64_t)sizeof(T) && b < 1024; b += 64) __builtin_prefetch(next + b);
+                    }
+                    T inner = NAME(dot)(grad + (i[e] * H + h) * D, value, D);
+                    T keep = a->drop > 0 ? NAME(kept)(a, perm[at + e], h, below) : 1;
+                    ds[e] = s[e] * (keep * inner - delta[i[e] * H + h]);
+                    s[e] *= keep;
+                    if (a->mode == GAT && a->key[j * H + h] + a->query[i[e] * H + h] <= 0) ds[e] *= (T)a->slope;
+                    to_scores[perm[at + e] * H + h] = ds[e];
+                }
+                NAME(total)(grad + h * D, H * D, i, s, 1, n, D, to_value + (j * H + h) * D);
+                if (a->mode == GAT) {
+                    T sum = 0;
+                    for (int64_t e = 0; e < n; e++) sum += ds[e];
+                    to_key[j * H + h] = sum;
+                } else if (a->mode == QKV) {
+                    T *to = to_key + (j * H + h) * K;
+                    NAME(total)(a->query + h * K, H * K, i, ds, 1, n, K, to);
+                    for (int64_t d = 0; d < K; d++) to[d] *= (T)a->slope;
+                } else {
+                    T *to = to_key + (j * H + h) * K;
+                    memset(to, 0, (size_t)K * sizeof(T));
+                    for (int64_t e = 0; e < n; e++)
+                        NAME(leaky_back)(ds[e], a->key + (j * H + h) * K, a->query + (i[e] * H + h) * K,
+                                         a->attention + h * K, (T)a->slope, K, to);
+                }
+            }
+        }
+        free(s);
+    }
+}
+
+/* On the pattern itself: to_query [R, H] (GAT) or [R, H, K] from to_scores [E, H].
+ * V2: to_attention [blocks, H, K], the rows cut in blocks so that the order of the sum is fixed. */
+void NAME(attend_back_rows)(int threads, int64_t R, const I *ptr, const I *col, const NAME(Heads) * a,
+                            const T *to_scores, T *to_query, int64_t blocks, T *to_attention) {
+    int64_t H = a->H, K = a->K;
+    if (a->mode == GAT) {
+        FOR_PIECES FOR_ROWS(i) for (int64_t h = 0; h < H; h++) {
+            T sum = 0;
+            for (int64_t e = ptr[i]; e < ptr[i + 1]; e++) sum += to_scores[e * H + h];
+            to_query[i * H + h] = sum;
+        }
+    } else if (a->mode == QKV) {
+        FOR_PIECES FOR_ROWS(i) for (int64_t h = 0; h < H; h++) {
+            T *to = to_query + (i * H + h) * K;
+            NAME(total)(a->key + h * K, H * K, col + ptr[i], to_scores + ptr[i] * H + h, H, ptr[i + 1] - ptr[i], K, to);
+            for (int64_t d = 0; d < K; d++) to[d] *= (T)a->slope;
+        }
+    } else {
+        memset(to_attention, 0, (size_t)(blocks * H * K) * sizeof(T));
+        memset(to_query, 0, (size_t)(R * H * K) * sizeof(T));
+        _Pragma("omp parallel for schedule(dynamic, 1) num_threads(threads)")
+        for (int64_t block = 0; block < blocks; block++)
+            for (int64_t i = NAME(cut)(R, ptr, block, blocks); i < NAME(cut)(R, ptr, block + 1, blocks); i++)
+                for (int64_t e = ptr[i]; e < ptr[i + 1]; e++)
+                    for (int64_t h = 0; h < H; h++) {
+                        const T *key = a->key + (col[e] * H + h) * K, *query = a->query + (i * H + h) * K;
+                        const T *attention = a->attention + h * K;
+                        T s = to_scores[e * H + h], slope = (T)a->slope;
+                        T *to = to_query + (i * H + h) * K, *part = to_attention + (block * H + h) * K;
+                        for (int64_t d = 0; d < K; d++) {
+                            T v = key[d] + query[d], bend = v > 0 ? 1 : slope;
+                            to[d] += s * attention[d] * bend;
+                            part[d] += s * v * bend;
+                        }
+                    }
+    }
+}
+
+/* out [count] = 0 or `scale`, by the draws of counter.py */
+void NAME(keep)(int threads, int64_t count, uint64_t seed, uint64_t below, double scale, T *out) {
+    _Pragma("omp parallel for schedule(static) num_threads(threads)")
+    for (int64_t n = 0; n < count; n++) out[n] = draw(seed, (uint64_t)n) < below ? 0 : (T)scale;
+}
+
+#undef V
+#undef W
+#undef L
+#undef GAT
+#undef V2
+#undef QKV
+#undef FOR_PIECES
+#undef FOR_ROWS
+#endif
