@@ -35,7 +35,8 @@ class GATConv(nn.Module):
         if self.heads == 1 and isinstance(x, Tensor) and weight.size(0) > weight.size(1):
             # the map is linear, so summing neighbours before widening gives the same for less
             source, target = (x @ (weight.t() @ a[0, 0]) for a in (self.source, self.target))
-            out = ops.gat_attention(graph, x[:, None], source[:, None], target[:, None], self.slope, dropout)[:, 0]
+            one = [t.unsqueeze(1) for t in (x, source, target)]
+            out = ops.gat_attention(graph, *one, self.slope, dropout).squeeze(1)
             return self.linear(out if rows is None else out[rows]) + self.bias
         h = ops.linear(x, weight).unflatten(-1, (self.heads, -1))
         source, target = (h * self.source).sum(-1), (h * self.target).sum(-1)

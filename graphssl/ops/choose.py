@@ -65,6 +65,7 @@ def choose(op: str, like: Tensor, paths: tuple[str, ...] = PATHS) -> str:
     return path
 
 
+@cache
 def kernels(path: str) -> ModuleType:
     """The module that holds the kernels of ``path``; imported at first use, since Triton takes seconds."""
     return importlib.import_module(f"graphssl.ops.kernels.in_{path}")

@@ -6,7 +6,9 @@ import warnings
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -41,13 +43,36 @@ class CSR:
     @cached_property
     def transpose(self) -> CSR:
         """The C x R pattern; its ``perm`` points back at the places of this one."""
+        whole, kept = self.__dict__.pop("_whole", (None, None))  # what ``keep`` made this from
+        if whole is not None:
+            return whole.transpose.keep(kept.index_select(0, whole.transpose.perm))
         perm = self.col.argsort(stable=True)
-        return CSR(pointers(self.col, self.shape[1]), self.row[perm], perm, (self.shape[1], self.shape[0]))
+        row = self.row.index_select(0, perm)  # ten times as fast as row[perm] on a CPU
+        return CSR(pointers(self.col, self.shape[1]), row, perm, (self.shape[1], self.shape[0]))
 
     @cached_property
     def members(self) -> CSR:
         """The R x E pattern in which a row holds its own entries."""
         return CSR(self.ptr, torch.arange(self.nnz, device=self.col.device), None, (self.shape[0], self.nnz))
+
+    def keep(self, keep: Tensor) -> CSR:
+        """The pattern with only the entries where ``keep`` [E] is true; ``perm`` is as if built from those alone.
+
+        No sort: the transpose, once it is asked for, is made in the same way from this one's, which is then sorted once
+        for all that are kept from it. Only where less than a quarter is kept is sorting those alone less work.
+        """
+        narrow = torch.int32 if self._small else torch.int64
+        where = places(keep)
+        place = F.pad(keep.cumsum(0, dtype=narrow), (1, 0))  # index_select is several times faster here than [ ]
+        perm = self.perm
+        if perm is not None:
+            theirs = torch.empty_like(keep).scatter_(0, perm, keep).cumsum(0, dtype=narrow) - 1
+            perm = theirs.index_select(0, perm.index_select(0, where)).to(perm.dtype)
+        ptr = place.index_select(0, self.ptr).to(self.ptr.dtype)
+        kept = CSR(ptr, self.col.index_select(0, where), perm, self.shape)
+        if 4 * kept.nnz >= self.nnz or "transpose" in self.__dict__:
+            kept.__dict__["_whole"] = self, keep
+        return kept
 
     def to(self, device: torch.device | str) -> CSR:
         perm = None if self.perm is None else self.perm.to(device)
@@ -90,6 +115,13 @@ class CSR:
     @property
     def _small(self) -> bool:
         return max(self.nnz, *self.shape) < 2**31
+
+
+def places(keep: Tensor) -> Tensor:
+    """Where ``keep`` [E] is true, ascending."""
+    if keep.device.type == "cpu":  # numpy's is eight times as fast as torch's
+        return torch.from_numpy(np.flatnonzero(keep.numpy()))
+    return keep.nonzero().squeeze(1)
 
 
 def pointers(sorted_or_not: Tensor, size: int) -> Tensor:

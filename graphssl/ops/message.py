@@ -38,9 +38,10 @@ def spmm(graph: HasCSR | CSR, x: Tensor, weight: Tensor | None = None, reduce: s
     _expect("ops.spmm", "x", x, csr.shape[1], *x.shape[1:])
     if weight is not None:
         _expect("ops.spmm", "weight", weight, csr.nnz, *x.shape[1:-1])
-    heads = x if x.ndim == 3 else x[:, None]
-    out = _spmm("spmm", csr, heads, weight if weight is None or x.ndim == 3 else weight[:, None], reduce)
-    return out if x.ndim == 3 else out[:, 0]
+    if x.ndim == 3:
+        return _spmm("spmm", csr, x, weight, reduce)
+    weight = None if weight is None else weight.unsqueeze(1)
+    return _spmm("spmm", csr, x.unsqueeze(1), weight, reduce).squeeze(1)
 
 
 def segment_reduce(graph: HasCSR | CSR, values: Tensor, reduce: str = "sum") -> Tensor:

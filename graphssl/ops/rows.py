@@ -10,9 +10,9 @@ import scipy.sparse as sp
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from graphssl.ops.csr import CSR, pointers
+from graphssl.ops.message import spmm
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,34 +193,12 @@ def linear(
     if isinstance(x, Tensor):
         return F.linear(x, weight)
     if isinstance(x, Rows):
-        return _RowsLinear.apply(x.value, weight.t(), x.csr)
+        return spmm(x.csr, weight.t(), x.value)
     kept = x.rows[~x.hidden]
-    seen = _RowsLinear.apply(kept.value, weight.t(), kept.csr)
+    seen = spmm(kept.csr, weight.t(), kept.value)
     if x.scale is None:
         unseen = (weight @ x.token).expand(int(x.hidden.sum()), -1)
     else:  # scaling the weight, not the rows, leaves the backward one product of this size instead of two
         unseen = x.scale @ (x.token * weight).t()
     out = weight.new_empty(x.size(0), weight.size(0))
     return out.index_put((~x.hidden,), seen.to(out.dtype)).index_put((x.hidden,), unseen.to(out.dtype))
-
-
-class _RowsLinear(torch.autograd.Function):
-    """Sparse rows times a dense matrix [F, D]; gradients to both the entries and the matrix."""
-
-    @staticmethod
-    def forward(ctx, value: Tensor, matrix: Tensor, csr: CSR) -> Tensor:
-        ctx.csr = csr
-        ctx.save_for_backward(value, matrix)
-        return csr.matmul(value, matrix.contiguous())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):
-        value, matrix = ctx.saved_tensors
-        grad = grad.contiguous()
-        to_value = ctx.csr.sampled(grad, matrix) if ctx.needs_input_grad[0] else None
-        to_matrix = None
-        if ctx.needs_input_grad[1]:
-            back = ctx.csr.transpose
-            to_matrix = back.matmul(value[back.perm], grad)
-        return to_value, to_matrix, None

@@ -266,7 +266,8 @@ def _attend_back(csr: CSR, mode: int, grad, out, lse, key, query, attention, bia
     dtypes = [t.dtype if t is not None else None for t in (value, key, query, attention)]
     grad, out, lse, key, query, attention, bias, value = _numbers(grad, out, lse, key, query, attention, bias, value)
     heads, work = _heads(mode, key, query, attention, bias, value, slope, p, seed), csr.nnz * value.size(1) * value.size(2)
-    back, delta = csr.transpose, (grad * out).sum(-1)
+    back, delta = csr.transpose, torch.empty_like(lse)
+    _run("inner", value, csr._index[1], grad.numel(), csr.shape[0], *grad.shape[1:], grad, out, delta)
     (ptr, col), (back_ptr, back_col) = csr._index, back._index
     to_scores = value.new_empty(csr.nnz, value.size(1))
     to_value, to_key, to_query = (torch.empty_like(t) for t in (value, key, query))

@@ -40,12 +40,12 @@ INLINE uint64_t draw(uint64_t seed, uint64_t counter) {
 #define U int32_t
 #define I int32_t
 #define SUFFIX f32_i32
-#include __FILE__
+#include "kernels.c"
 #undef I
 #undef SUFFIX
 #define I int64_t
 #define SUFFIX f32_i64
-#include __FILE__
+#include "kernels.c"
 #undef T
 #undef U
 #undef I
@@ -54,12 +54,12 @@ INLINE uint64_t draw(uint64_t seed, uint64_t counter) {
 #define U int64_t
 #define I int32_t
 #define SUFFIX f64_i32
-#include __FILE__
+#include "kernels.c"
 #undef I
 #undef SUFFIX
 #define I int64_t
 #define SUFFIX f64_i64
-#include __FILE__
+#include "kernels.c"
 
 #else
 
@@ -106,18 +106,26 @@ static void NAME(exps)(T *x, int64_t n) {
     }
 }
 
-/* out[0, nv * L) = sum of w[e * step] * x[col[e] * stride + ...] over n entries; w NULL: all weights are one. */
-INLINE void NAME(span)(const T *x, int64_t stride, const I *col, const T *w, int64_t step, int64_t n, T *out, int nv) {
+/* out[0, nv * L) = sum over n entries of w * x[col[e] * stride + ...], added to what stands there if `more`.
+ * w[e * H + head[v]] weighs vector v; w NULL: all weights are one. `left` entries follow col, those of later rows
+ * included: `wide` bytes of theirs are fetched ahead, or what this span reads if it is negative. */
+INLINE void NAME(span)(const T *x, int64_t stride, const I *col, const T *w, int64_t H, const int64_t *head, int64_t n,
+                       int64_t left, T *out, int more, int64_t wide, int nv) {
     V sum[8];
-    for (int v = 0; v < nv; v++) sum[v] = (V){0};
+    for (int v = 0; v < nv; v++) sum[v] = more ? ((V *)out)[v] : (V){0};
     for (int64_t e = 0; e < n; e++) {
         const T *from = x + col[e] * stride;
-        if (e + AHEAD < n) {
+        if (wide && e + AHEAD < left) {
             const char *next = (const char *)(x + col[e + AHEAD] * stride);
-            for (int b = 0; b < nv * BYTES; b += 64) __builtin_prefetch(next + b);
+            if (wide < 0)
+                for (int b = 0; b < nv * BYTES; b += 64) __builtin_prefetch(next + b);
+            else
+                for (int64_t b = 0; b < wide; b += 64) __builtin_prefetch(next + b);
         }
-        if (w) {
-            T s = w[e * step];
+        if (w && head)
+            for (int v = 0; v < nv; v++) sum[v] += w[e * H + head[v]] * ((const V *)from)[v];
+        else if (w) {
+            T s = w[e * H];
             for (int v = 0; v < nv; v++) sum[v] += s * ((const V *)from)[v];
         } else
             for (int v = 0; v < nv; v++) sum[v] += ((const V *)from)[v];
@@ -125,34 +133,83 @@ INLINE void NAME(span)(const T *x, int64_t stride, const I *col, const T *w, int
     for (int v = 0; v < nv; v++) ((V *)out)[v] = sum[v];
 }
 
-/* The same for width D; the last vector overlaps the one before where D is no multiple of L. */
-static void NAME(total)(
-    const T *x, int64_t stride, const I *col, const T *w, int64_t step, int64_t n, int64_t D, T *out) {
-    int64_t d = 0;
-    for (; d + 8 * L <= D; d += 8 * L) NAME(span)(x + d, stride, col, w, step, n, out + d, 8);
-    if (d + 4 * L <= D) NAME(span)(x + d, stride, col, w, step, n, out + d, 4), d += 4 * L;
-    if (d + 2 * L <= D) NAME(span)(x + d, stride, col, w, step, n, out + d, 2), d += 2 * L;
-    if (d + L <= D) NAME(span)(x + d, stride, col, w, step, n, out + d, 1), d += L;
-    if (d == D) return;
-    if (D >= L) NAME(span)(x + D - L, stride, col, w, step, n, out + D - L, 1);
-    else
-        for (d = 0; d < D; d++) {
-            T sum = 0;
-            for (int64_t e = 0; e < n; e++) sum += (w ? w[e * step] : 1) * x[col[e] * stride + d];
-            out[d] = sum;
+/* The columns [0, F) of the same; F is a multiple of L, and `heads` says which head each of its vectors belongs to. */
+static void NAME(columns)(const T *x, int64_t stride, const I *col, const T *w, int64_t H, const int64_t *heads,
+                          int64_t n, int64_t left, int64_t F, T *out) {
+    /* few enough entries at a time that their rows stay in the first cache from one span to the next */
+    int64_t bytes = F * (int64_t)sizeof(T), group = bytes > 8192 ? 2 : 16384 / (bytes ? bytes : 1);
+    for (int64_t e = 0; e == 0 || e < n; e += group) {
+        int64_t m = n - e < group ? n - e : group, f = 0, v = 0;
+        int more = e > 0;
+#define SPAN(wide, nv)                                                                                        \
+    NAME(span)(x + f, stride, col + e, w ? w + e * H : NULL, H, heads ? heads + v : NULL, m, left - e, out + f, \
+               more, wide, nv),                                                                               \
+        f += nv * L, v += nv
+        if (F > 8 * L) {
+            SPAN(bytes, 8);
+            while (f + 8 * L <= F) SPAN(0, 8);
+            if (f + 4 * L <= F) SPAN(0, 4);
+            if (f + 2 * L <= F) SPAN(0, 2);
+            if (f + L <= F) SPAN(0, 1);
+        } else {
+            if (f + 8 * L <= F) SPAN(-1, 8);
+            if (f + 4 * L <= F) SPAN(-1, 4);
+            if (f + 2 * L <= F) SPAN(-1, 2);
+            if (f + L <= F) SPAN(-1, 1);
         }
+#undef SPAN
+    }
+}
+
+/* out [H, D] = sum over n entries of w[e * H + h] * x[col[e], h]; w NULL: all weights are one. */
+static void NAME(total)(const T *x, const I *col, const T *w, int64_t n, int64_t left, int64_t H, int64_t D,
+                        const int64_t *heads, T *out) {
+    int64_t F = H * D, whole = F / L * L;
+    if (!w || H == 1 || heads) {
+        NAME(columns)(x, F, col, w, H, w && H > 1 ? heads : NULL, n, left, whole, out);
+        for (int64_t f = whole; f < F; f++) {
+            T sum = 0;
+            for (int64_t e = 0; e < n; e++) sum += (w ? w[e * H + f / D] : 1) * x[col[e] * F + f];
+            out[f] = sum;
+        }
+        return;
+    }
+    whole = D / L * L;
+    for (int64_t h = 0; h < H; h++) {
+        NAME(columns)(x + h * D, F, col, w + h, H, NULL, n, left, whole, out + h * D);
+        for (int64_t d = whole; d < D; d++) {
+            T sum = 0;
+            for (int64_t e = 0; e < n; e++) sum += w[e * H + h] * x[col[e] * F + h * D + d];
+            out[h * D + d] = sum;
+        }
+    }
+}
+
+/* The head of each vector of a row, if every vector has one; else NULL. */
+static const int64_t *NAME(heads_of)(int64_t H, int64_t D) {
+    if (H == 1 || D % L) return NULL;
+    int64_t *heads = malloc((size_t)(H * D / L) * sizeof(int64_t));
+    for (int64_t v = 0; v < H * D / L; v++) heads[v] = v * L / D;
+    return heads;
+}
+
+INLINE T NAME(across)(V v) {
+    T t[L];
+    memcpy(t, &v, sizeof t);
+    for (int64_t half = L / 2; half; half /= 2)
+        for (int64_t l = 0; l < half; l++) t[l] += t[l + half];
+    return t[0];
 }
 
 INLINE T NAME(dot)(const T *a, const T *b, int64_t D) {
-    V sum[4];
-    for (int v = 0; v < 4; v++) sum[v] = (V){0};
+    V one = {0}, two = {0};
     int64_t d = 0;
-    for (; d + 4 * L <= D; d += 4 * L)
-        for (int v = 0; v < 4; v++) sum[v] += ((const V *)(a + d))[v] * ((const V *)(b + d))[v];
-    for (; d + L <= D; d += L) sum[0] += *(const V *)(a + d) * *(const V *)(b + d);
-    V both = (sum[0] + sum[1]) + (sum[2] + sum[3]);
-    T out = 0;
-    for (int64_t l = 0; l < L; l++) out += both[l];
+    for (; d + 2 * L <= D; d += 2 * L) {
+        one += *(const V *)(a + d) * *(const V *)(b + d);
+        two += *(const V *)(a + d + L) * *(const V *)(b + d + L);
+    }
+    if (d + L <= D) one += *(const V *)(a + d) * *(const V *)(b + d), d += L;
+    T out = NAME(across)(one + two);
     for (; d < D; d++) out += a[d] * b[d];
     return out;
 }
@@ -175,26 +232,23 @@ static T *NAME(room)(T *old, int64_t *have, int64_t need) {
 /* out [R, H, D] */
 void NAME(spmm)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, int64_t D, const T *x, const T *w,
                 const I *perm, T *out) {
+    const int64_t *heads = NAME(heads_of)(H, D);
     FOR_PIECES {
         T *buffer = NULL;
         int64_t have = 0;
         FOR_ROWS(r) {
             int64_t at = ptr[r], n = ptr[r + 1] - at;
-            if (!w || !perm) {
-                if (!w) NAME(total)(x, H * D, col + at, NULL, 0, n, H * D, out + r * H * D);
-                else
-                    for (int64_t h = 0; h < H; h++)
-                        NAME(total)(x + h * D, H * D, col + at, w + at * H + h, H, n, D, out + (r * H + h) * D);
-                continue;
+            const T *weights = w ? w + at * H : NULL;
+            if (w && perm) {
+                weights = buffer = NAME(room)(buffer, &have, n * H);
+                for (int64_t e = 0; e < n; e++)
+                    for (int64_t h = 0; h < H; h++) buffer[e * H + h] = w[perm[at + e] * H + h];
             }
-            buffer = NAME(room)(buffer, &have, n);
-            for (int64_t h = 0; h < H; h++) {
-                for (int64_t e = 0; e < n; e++) buffer[e] = w[perm[at + e] * H + h];
-                NAME(total)(x + h * D, H * D, col + at, buffer, 1, n, D, out + (r * H + h) * D);
-            }
+            NAME(total)(x, col + at, weights, n, ptr[R] - at, H, D, heads, out + r * H * D);
         }
         free(buffer);
     }
+    free((void *)heads);
 }
 
 /* out [E, H]: inner products of a [R, H, D] and b [C, H, D] at the entries */
@@ -252,16 +306,26 @@ void NAME(spmm_max_back)(int threads, int64_t R, const I *ptr, const I *col, int
     }
 }
 
-/* Scores of n entries to weights that sum to one; the logarithm of the sum before comes back. */
-static T NAME(normalise)(T *s, int64_t n) {
-    T top = -INFINITY, sum = 0;
-    for (int64_t e = 0; e < n; e++) top = s[e] > top ? s[e] : top;
-    for (int64_t e = 0; e < n; e++) s[e] -= top;
-    for (int64_t e = n; e < n + L; e++) s[e] = 0;
-    NAME(exps)(s, n);
-    for (int64_t e = 0; e < n; e++) sum += s[e];
-    for (int64_t e = 0; e < n; e++) s[e] /= sum;
-    return top + (sizeof(T) == 4 ? (T)logf(sum) : (T)log(sum));
+/* Scores [n, H] to weights that sum to one in each head; the logarithms of the sums before go to lse [H]. */
+static void NAME(normalise)(T *s, int64_t n, int64_t H, T *lse) {
+    if (n == 0) {
+        for (int64_t h = 0; h < H; h++) lse[h] = 0;
+        return;
+    }
+    for (int64_t h = 0; h < H; h++) {
+        T top = s[h];
+        for (int64_t e = 1; e < n; e++) top = s[e * H + h] > top ? s[e * H + h] : top;
+        lse[h] = top;
+    }
+    for (int64_t e = 0; e < n; e++)
+        for (int64_t h = 0; h < H; h++) s[e * H + h] -= lse[h];
+    NAME(exps)(s, n * H);
+    for (int64_t h = 0; h < H; h++) {
+        T sum = 0;
+        for (int64_t e = 0; e < n; e++) sum += s[e * H + h];
+        for (int64_t e = 0; e < n; e++) s[e * H + h] /= sum;
+        lse[h] += sizeof(T) == 4 ? (T)logf(sum) : (T)log(sum);
+    }
 }
 
 /* out [E, H] */
@@ -270,13 +334,11 @@ void NAME(softmax)(int threads, int64_t R, const I *ptr, int64_t H, const T *sco
         T *s = NULL;
         int64_t have = 0;
         FOR_ROWS(r) {
-            int64_t at = ptr[r], n = ptr[r + 1] - at;
-            s = NAME(room)(s, &have, n);
-            for (int64_t h = 0; h < H; h++) {
-                for (int64_t e = 0; e < n; e++) s[e] = scores[(at + e) * H + h];
-                NAME(normalise)(s, n);
-                for (int64_t e = 0; e < n; e++) out[(at + e) * H + h] = s[e];
-            }
+            int64_t at = ptr[r] * H, n = ptr[r + 1] - ptr[r];
+            s = NAME(room)(s, &have, (n + 1) * H + L);
+            memcpy(s, scores + at, (size_t)(n * H) * sizeof(T));
+            NAME(normalise)(s, n, H, s + n * H + L);
+            memcpy(out + at, s, (size_t)(n * H) * sizeof(T));
         }
         free(s);
     }
@@ -299,8 +361,7 @@ INLINE T NAME(leaky_dot)(const T *x, const T *y, const T *a, T slope, int64_t D)
         W above = v > (V){0};
         sum += *(const V *)(a + d) * (V)(((W)v & above) | ((W)scaled & ~above));
     }
-    T out = 0;
-    for (int64_t l = 0; l < L; l++) out += sum[l];
+    T out = NAME(across)(sum);
     for (; d < D; d++) {
         T v = x[d] + y[d];
         out += a[d] * (v > 0 ? v : slope * v);
@@ -323,42 +384,59 @@ typedef struct {
     uint64_t seed;
 } NAME(Heads);
 
-INLINE T NAME(score)(const NAME(Heads) * a, int64_t i, int64_t j, int64_t e, int64_t h) {
+/* s [H]: the scores of entry e from column j to row i */
+INLINE void NAME(score)(const NAME(Heads) * a, int64_t i, int64_t j, int64_t e, T *s) {
+    int64_t H = a->H, K = a->K;
     if (a->mode == GAT) {
-        T s = a->key[j * a->H + h] + a->query[i * a->H + h];
-        return s > 0 ? s : (T)a->slope * s;
+        const T *source = a->key + j * H, *target = a->query + i * H;
+        for (int64_t h = 0; h < H; h++) {
+            T sum = source[h] + target[h];
+            s[h] = sum > 0 ? sum : (T)a->slope * sum;
+        }
+        return;
     }
-    const T *key = a->key + (j * a->H + h) * a->K, *query = a->query + (i * a->H + h) * a->K;
-    if (a->mode == V2) return NAME(leaky_dot)(key, query, a->attention + h * a->K, (T)a->slope, a->K);
-    return (T)a->slope * NAME(dot)(query, key, a->K) + (a->bias ? a->bias[e * a->H + h] : 0);
+    const T *key = a->key + j * H * K, *query = a->query + i * H * K;
+    for (int64_t h = 0; h < H; h++, key += K, query += K)
+        if (a->mode == V2) s[h] = NAME(leaky_dot)(key, query, a->attention + h * K, (T)a->slope, K);
+        else s[h] = (T)a->slope * NAME(dot)(query, key, K) + (a->bias ? a->bias[e * H + h] : 0);
 }
 
-/* What dropout leaves of entry e in head h: 0 or 1 / (1 - p). */
-INLINE T NAME(kept)(const NAME(Heads) * a, int64_t e, int64_t h, uint64_t below) {
-    return draw(a->seed, (uint64_t)(e * a->H + h)) < below ? 0 : (T)(1 / (1 - a->drop));
+/* keep [H]: what dropout leaves of entry e, 0 or 1 / (1 - p) */
+INLINE void NAME(kept)(const NAME(Heads) * a, int64_t e, T *keep) {
+    uint64_t below = (uint64_t)(a->drop * 16777216.0 + 0.5);
+    T scale = (T)(1 / (1 - a->drop));
+    for (int64_t h = 0; h < a->H; h++) keep[h] = draw(a->seed, (uint64_t)(e * a->H + h)) < below ? 0 : scale;
 }
-#define BELOW(a) ((uint64_t)((a)->drop * 16777216.0 + 0.5))
+
+INLINE void NAME(fetch)(const T *row, int64_t width) {
+    for (int64_t b = 0; b < width * (int64_t)sizeof(T); b += 64) __builtin_prefetch((const char *)row + b);
+}
 
 /* out [R, H, D], lse [R, H] */
 void NAME(attend)(int threads, int64_t R, const I *ptr, const I *col, const NAME(Heads) * a, T *out, T *lse) {
-    int64_t H = a->H, D = a->D;
-    uint64_t below = BELOW(a);
+    int64_t H = a->H, D = a->D, K = a->K;
+    const int64_t *heads = NAME(heads_of)(H, D);
     FOR_PIECES {
         T *s = NULL;
         int64_t have = 0;
         FOR_ROWS(i) {
             int64_t at = ptr[i], n = ptr[i + 1] - at;
-            s = NAME(room)(s, &have, n);
-            for (int64_t h = 0; h < H; h++) {
-                for (int64_t e = 0; e < n; e++) s[e] = NAME(score)(a, i, col[at + e], at + e, h);
-                lse[i * H + h] = n ? NAME(normalise)(s, n) : 0;
-                if (a->drop > 0)
-                    for (int64_t e = 0; e < n; e++) s[e] *= NAME(kept)(a, at + e, h, below);
-                NAME(total)(a->value + h * D, H * D, col + at, s, 1, n, D, out + (i * H + h) * D);
+            s = NAME(room)(s, &have, (2 * n + 1) * H + 2 * L);
+            T *keep = s + n * H + L;
+            for (int64_t e = 0; e < n; e++) {
+                if (at + e + AHEAD < ptr[R]) NAME(fetch)(a->key + col[at + e + AHEAD] * H * K, H * K);
+                NAME(score)(a, i, col[at + e], at + e, s + e * H);
             }
+            NAME(normalise)(s, n, H, lse + i * H);
+            if (a->drop > 0) {
+                for (int64_t e = 0; e < n; e++) NAME(kept)(a, at + e, keep + e * H);
+                for (int64_t e = 0; e < n * H; e++) s[e] *= keep[e];
+            }
+            NAME(total)(a->value, col + at, s, n, ptr[R] - at, H, D, heads, out + i * H * D);
         }
         free(s);
     }
+    free((void *)heads);
 }
 
 /* to[0, K) += s * attention * leaky'(x + y) */
@@ -366,58 +444,66 @@ INLINE void NAME(leaky_back)(T s, const T *x, const T *y, const T *attention, T 
     for (int64_t d = 0; d < K; d++) to[d] += s * attention[d] * (x[d] + y[d] > 0 ? 1 : slope);
 }
 
+/* delta [R, H]: inner products of a and b [R, H, D] */
+void NAME(inner)(int threads, int64_t R, int64_t H, int64_t D, const T *a, const T *b, T *delta) {
+    _Pragma("omp parallel for schedule(static) num_threads(threads)")
+    for (int64_t r = 0; r < R * H; r++) delta[r] = NAME(dot)(a + r * D, b + r * D, D);
+}
+
 /* On the transpose, a row being a source j. delta [*, H] is <grad, out> of each target.
  * to_scores [E, H] in the forward's order; to_value [R, H, D]; to_key [R, H] (GAT) or [R, H, K]. */
 void NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const I *perm, const NAME(Heads) * a,
                        const T *grad, const T *lse, const T *delta, T *to_scores, T *to_value, T *to_key) {
     int64_t H = a->H, D = a->D, K = a->K;
-    uint64_t below = BELOW(a);
+    const int64_t *heads = NAME(heads_of)(H, D), *key_heads = NAME(heads_of)(H, K);
     FOR_PIECES {
         T *s = NULL;
         int64_t have = 0;
         FOR_ROWS(j) {
-            int64_t at = ptr[j], n = ptr[j + 1] - at, wide = (n + L) / L * L;
-            s = NAME(room)(s, &have, 2 * wide);
-            T *ds = s + wide;
+            int64_t at = ptr[j], n = ptr[j + 1] - at, size = n * H + L;
+            s = NAME(room)(s, &have, 3 * size);
+            T *ds = s + size, *keep = ds + size;
+            const T *value = a->value + j * H * D;
             const I *i = col + at;
-            for (int64_t h = 0; h < H; h++) {
-                const T *value = a->value + (j * H + h) * D;
-                for (int64_t e = 0; e < n; e++)
-                    s[e] = NAME(score)(a, i[e], j, perm[at + e], h) - lse[i[e] * H + h];
-                for (int64_t e = n; e < wide; e++) s[e] = 0;
-                NAME(exps)(s, n);
-                for (int64_t e = 0; e < n; e++) {
-                    if (e + 4 < n) {
-                        const char *next = (const char *)(grad + (i[e + 4] * H + h) * D);
-                        for (int64_t b = 0; b < D * (int64_t)sizeof(T) && b < 1024; b += 64) __builtin_prefetch(next + b);
-                    }
-                    T inner = NAME(dot)(grad + (i[e] * H + h) * D, value, D);
-                    T keep = a->drop > 0 ? NAME(kept)(a, perm[at + e], h, below) : 1;
-                    ds[e] = s[e] * (keep * inner - delta[i[e] * H + h]);
-                    s[e] *= keep;
-                    if (a->mode == GAT && a->key[j * H + h] + a->query[i[e] * H + h] <= 0) ds[e] *= (T)a->slope;
-                    to_scores[perm[at + e] * H + h] = ds[e];
-                }
-                NAME(total)(grad + h * D, H * D, i, s, 1, n, D, to_value + (j * H + h) * D);
-                if (a->mode == GAT) {
-                    T sum = 0;
-                    for (int64_t e = 0; e < n; e++) sum += ds[e];
-                    to_key[j * H + h] = sum;
-                } else if (a->mode == QKV) {
-                    T *to = to_key + (j * H + h) * K;
-                    NAME(total)(a->query + h * K, H * K, i, ds, 1, n, K, to);
-                    for (int64_t d = 0; d < K; d++) to[d] *= (T)a->slope;
-                } else {
-                    T *to = to_key + (j * H + h) * K;
-                    memset(to, 0, (size_t)K * sizeof(T));
-                    for (int64_t e = 0; e < n; e++)
-                        NAME(leaky_back)(ds[e], a->key + (j * H + h) * K, a->query + (i[e] * H + h) * K,
-                                         a->attention + h * K, (T)a->slope, K, to);
+            for (int64_t e = 0; e < n; e++) {
+                NAME(score)(a, i[e], j, perm[at + e], ds + e * H);
+                for (int64_t h = 0; h < H; h++) s[e * H + h] = ds[e * H + h] - lse[i[e] * H + h];
+            }
+            NAME(exps)(s, n * H);
+            if (a->drop > 0)
+                for (int64_t e = 0; e < n; e++) NAME(kept)(a, perm[at + e], keep + e * H);
+            for (int64_t e = 0; e < n; e++) {
+                if (at + e + 4 < ptr[R]) NAME(fetch)(grad + i[e + 4] * H * D, H * D);
+                const T *from = grad + i[e] * H * D;
+                for (int64_t h = 0; h < H; h++) {
+                    T inner = NAME(dot)(from + h * D, value + h * D, D), score = ds[e * H + h], slope = 1;
+                    if (a->drop > 0) inner *= keep[e * H + h];
+                    if (a->mode == GAT && score <= 0) slope = (T)a->slope; /* leaky keeps the sign */
+                    ds[e * H + h] = slope * s[e * H + h] * (inner - delta[i[e] * H + h]);
+                    to_scores[perm[at + e] * H + h] = ds[e * H + h];
                 }
             }
+            if (a->drop > 0)
+                for (int64_t e = 0; e < n * H; e++) s[e] *= keep[e];
+            NAME(total)(grad, i, s, n, n, H, D, heads, to_value + j * H * D);
+            T *to = to_key + j * H * K;
+            if (a->mode == QKV) {
+                NAME(total)(a->query, i, ds, n, ptr[R] - at, H, K, key_heads, to);
+                for (int64_t f = 0; f < H * K; f++) to[f] *= (T)a->slope;
+                continue;
+            }
+            for (int64_t f = 0; f < H * K; f++) to[f] = 0;
+            for (int64_t e = 0; e < n; e++)
+                for (int64_t h = 0; h < H; h++)
+                    if (a->mode == GAT) to[h] += ds[e * H + h];
+                    else
+                        NAME(leaky_back)(ds[e * H + h], a->key + (j * H + h) * K, a->query + (i[e] * H + h) * K,
+                                         a->attention + h * K, (T)a->slope, K, to + h * K);
         }
         free(s);
     }
+    free((void *)heads);
+    free((void *)key_heads);
 }
 
 /* On the pattern itself: to_query [R, H] (GAT) or [R, H, K] from to_scores [E, H].
@@ -426,17 +512,21 @@ void NAME(attend_back_rows)(int threads, int64_t R, const I *ptr, const I *col, 
                             const T *to_scores, T *to_query, int64_t blocks, T *to_attention) {
     int64_t H = a->H, K = a->K;
     if (a->mode == GAT) {
-        FOR_PIECES FOR_ROWS(i) for (int64_t h = 0; h < H; h++) {
-            T sum = 0;
-            for (int64_t e = ptr[i]; e < ptr[i + 1]; e++) sum += to_scores[e * H + h];
-            to_query[i * H + h] = sum;
+        FOR_PIECES FOR_ROWS(i) {
+            T *to = to_query + i * H;
+            for (int64_t h = 0; h < H; h++) to[h] = 0;
+            for (int64_t e = ptr[i]; e < ptr[i + 1]; e++)
+                for (int64_t h = 0; h < H; h++) to[h] += to_scores[e * H + h];
         }
     } else if (a->mode == QKV) {
-        FOR_PIECES FOR_ROWS(i) for (int64_t h = 0; h < H; h++) {
-            T *to = to_query + (i * H + h) * K;
-            NAME(total)(a->key + h * K, H * K, col + ptr[i], to_scores + ptr[i] * H + h, H, ptr[i + 1] - ptr[i], K, to);
-            for (int64_t d = 0; d < K; d++) to[d] *= (T)a->slope;
+        const int64_t *heads = NAME(heads_of)(H, K);
+        FOR_PIECES FOR_ROWS(i) {
+            T *to = to_query + i * H * K;
+            NAME(total)(a->key, col + ptr[i], to_scores + ptr[i] * H, ptr[i + 1] - ptr[i],
+                        ptr[R] - ptr[i], H, K, heads, to);
+            for (int64_t f = 0; f < H * K; f++) to[f] *= (T)a->slope;
         }
+        free((void *)heads);
     } else {
         memset(to_attention, 0, (size_t)(blocks * H * K) * sizeof(T));
         memset(to_query, 0, (size_t)(R * H * K) * sizeof(T));
