@@ -1,11 +1,12 @@
 """Our figures beside the published ones: pretrained anew for each seed, judged by a named protocol.
 
     python benchmarks/quality.py --sets cora citeseer --methods graphmae --seeds 5   # runs what is missing
+    python benchmarks/quality.py --sets cora --set shared_dropout=true               # a row of its own, named by this
     python benchmarks/quality.py --show                                              # the table from what is there
 
-A unit is (data set, method, seed); each writes benchmarks/results/quality/SET-METHOD-SEED.json at once, and a unit
-whose file is there is not run again. --show aggregates over seeds and writes benchmarks/results/quality.md and the
-table in README.md.
+A unit is (data set, method, settings, seed); each writes benchmarks/results/quality/SET-METHOD-SETTINGS-SEED.json at
+once, and a unit whose file is there is not run again. --show aggregates over seeds and writes
+benchmarks/results/quality.md and the table in README.md.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from statistics import mean, stdev
 import torch
 
 import graphssl
+from graphssl.recipes import get_recipe, parse
 from graphssl.store import write_json
 
 RESULTS = Path(__file__).parent / "results"
@@ -45,13 +47,16 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-def run_unit(dataset: str, method: str, seed: int, path: Path) -> None:
+def run_unit(dataset: str, method: str, words: list[str], seed: int, path: Path) -> None:
     """Pretrains, judges and writes one file."""
-    run = graphssl.pretrain(dataset, method, seed=seed, out=RUNS / f"{path.stem}-{commit()}", resume=True)
+    pairs = (word.split("=", 1) for word in words)
+    settings = {key: parse(get_recipe(method), key, text) for key, text in pairs}
+    run = graphssl.pretrain(dataset, method, seed=seed, out=RUNS / f"{path.stem}-{commit()}", resume=True, **settings)
     report = run.evaluate()
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {
-        "dataset": dataset, "method": method, "seed": seed, "pretrain_seconds": run.history["seconds"][-1],
+        "dataset": dataset, "method": method, "variant": " ".join(words), "seed": seed,
+         "pretrain_seconds": run.history["seconds"][-1],
         "loss": run.history["loss"][-1], "report": report.to_json(), "settings": run.config["settings"],
         "versions": run.config["versions"], "machine": machine(), "commit": commit(),
     })  # fmt: skip
@@ -66,8 +71,8 @@ def show(units: list[dict], protocols: tuple[str, ...] = ()) -> str:
     ]
     groups: dict[tuple[str, str], list[dict]] = {}
     for unit in units:
-        groups.setdefault((unit["dataset"], unit["method"]), []).append(unit)
-    for (dataset, method), members in sorted(groups.items()):
+        groups.setdefault((unit["dataset"], unit["method"], unit.get("variant", "")), []).append(unit)
+    for (dataset, method, variant), members in sorted(groups.items()):
         reports = [graphssl.Report.from_json(unit["report"]) for unit in members]
         for protocol in [p for p in reports[0].protocols if not protocols or p in protocols]:
             rows = [[row for row in report.rows if row.protocol == protocol] for report in reports]
@@ -77,6 +82,7 @@ def show(units: list[dict], protocols: tuple[str, ...] = ()) -> str:
                 best, fixed = ([v for row in same for k, v in row.metrics.items() if part in k] for part in FIGURES)
                 cited = spread([figure.score], figure.std) if figure and who == method else ""
                 codes = who if who in (method, "raw features") else f"{who} ({method})"
+                codes += f" with {variant}" if variant else ""
                 seconds = f"{mean(u['pretrain_seconds'] for u in members):.0f}" if who == method else ""
                 lines.append(
                     f"| {dataset} | {protocol} | {codes} | {spread([row.score for row in same])} | "
@@ -97,15 +103,17 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["cora", "citeseer"])
     parser.add_argument("--methods", nargs="+", default=["graphmae"])
     parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the recipe")
     parser.add_argument("--show", action="store_true", help="only make the table")
     parser.add_argument("--results", type=Path, default=RESULTS)
     a = parser.parse_args()
     for seed in range(0 if a.show else a.seeds):
         for dataset in a.sets:
             for method in a.methods:
-                path = a.results / "quality" / f"{dataset.replace('/', '-')}-{method}-{seed}.json"
+                stem = "-".join([dataset.replace("/", "-"), method, *a.set, str(seed)])
+                path = a.results / "quality" / f"{stem}.json"
                 if not path.exists():
-                    run_unit(dataset, method, seed, path)
+                    run_unit(dataset, method, a.set, seed, path)
                     print(f"{path.name} written", flush=True)
     units = [json.loads(path.read_text()) for path in sorted((a.results / "quality").glob("*.json"))]
     text = (

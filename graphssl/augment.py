@@ -30,4 +30,4 @@ class Drop:
     def __call__(self, graph: Graph, generator: Generator | None = None) -> Graph:
         columns = torch.rand(graph.x.size(1), generator=generator, device=graph.device) >= self.features
         kept = torch.rand(graph.num_edges, generator=generator, device=graph.device) >= self.edges
-        return graph.replace(x=graph.x * columns.to(graph.x.dtype)).keep_edges(kept)
+        return graph.keep_edges(kept).replace(x=graph.x * columns.to(graph.x.dtype))

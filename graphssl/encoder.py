@@ -33,11 +33,12 @@ class Encoder(nn.Module):
         self.dim_in = backbone.dim_in
         self.dim = backbone.dim if read == "last" else sum(backbone.widths)
 
-    def forward(self, graph: Graph) -> Tensor:
-        """Codes of the nodes, [N, dim]."""
+    def forward(self, graph: Graph, rows: Tensor | None = None) -> Tensor:
+        """Codes of the nodes, [N, dim]; with a boolean ``rows`` [N] only those of these nodes."""
         if self.read == "last":
-            return self.backbone(graph, graph.x)
-        return torch.cat(list(self.backbone.walk(graph, graph.x)), dim=1)
+            return self.backbone(graph, graph.x) if rows is None else self.backbone(graph, graph.x, rows)
+        codes = torch.cat(list(self.backbone.walk(graph, graph.x)), dim=1)
+        return codes if rows is None else codes[rows]
 
     def pool(self, graph: Graph, codes: Tensor) -> Tensor:
         """Codes of nodes [N, dim] to codes of graphs [B, dim]."""

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from graphssl.errors import UserError
-from graphssl.ops import CSR, Content, Rows, pointers
+from graphssl.ops import CSR, Content, Rows, places, pointers
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -171,15 +171,25 @@ class Graph:
         return new
 
     def keep_edges(self, keep: Tensor) -> Graph:
-        """The same nodes with only the edges where ``keep`` [E] is true; attributes travel along."""
-        along = {k: v[keep] for k in ("edge_attr", "edge_weight") if (v := getattr(self, k)) is not None}
-        return self.replace(edge_index=self.edge_index[:, keep], **along)
+        """The same nodes with only the edges where ``keep`` [E] is true; attributes travel along.
+
+        The adjacency is kept from this Graph's and not built again, so that views of one Graph share its one sort.
+        """
+        new = self._cut(keep)
+        new.__dict__["csr"] = self.csr.keep(keep)
+        return new
+
+    def _cut(self, keep: Tensor) -> Graph:
+        """``keep_edges`` without the adjacency."""
+        where = places(keep)
+        along = {k: v[where] for k in ("edge_attr", "edge_weight") if (v := getattr(self, k)) is not None}
+        return self.replace(edge_index=self.edge_index.index_select(1, where), **along)
 
     def keep_nodes(self, keep: Tensor) -> Graph:
         """The subgraph induced by the nodes where ``keep`` [N] is true, renumbered in order."""
         source, target = self.edge_index
         place = keep.cumsum(0) - 1
-        inside = self.keep_edges(keep[source] & keep[target])
+        inside = self._cut(keep[source] & keep[target])
         where = keep.nonzero().squeeze(1)
         rows = self.rows
         if rows is not None:

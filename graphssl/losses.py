@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
+
+from graphssl import ops
 
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """``loss`` in float32 at least, also under autocast: cosines of bf16 are too coarse to learn from."""
 
     @wraps(loss)
-    def exact(*rows: Any, **settings: float) -> Tensor:
+    def exact(*rows: Any, **settings: Any) -> Tensor:
         with torch.autocast(rows[0].device.type, enabled=False):
             return loss(*(r.float() if isinstance(r, Tensor) and r.itemsize < 4 else r for r in rows), **settings)
 
@@ -23,23 +25,26 @@ def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 @full_precision
-def scaled_cosine(pred: Tensor, target: Tensor, alpha: float = 3.0) -> Tensor:
-    """Mean of (1 - cos)^alpha over rows [M, D] of the same nodes; GraphMAE eq. 2, arXiv:2205.10803."""
-    norms = pred.norm(dim=-1).clamp(min=1e-12) * target.norm(dim=-1).clamp(min=1e-12)
-    cosine = torch.einsum("md,md->m", pred, target) / norms  # a third of the passes of F.cosine_similarity
-    return (1 - cosine).clamp(min=0).pow(alpha).mean()  # rounding can push a cosine beyond 1
+def scaled_cosine(pred: Tensor, target: Tensor | ops.Rows, alpha: float = 3.0) -> Tensor:
+    """Mean of (1 - cos)^alpha over rows [M, D] of the same nodes; GraphMAE eq. 2, arXiv:2205.10803.
+
+    ``target`` may be sparse rows, which get no gradient.
+    """
+    return ops.scaled_cosine(pred, target, alpha).mean()
 
 
 @full_precision
-def info_nce(a: Tensor, b: Tensor, tau: float) -> Tensor:
+def info_nce(
+    a: Tensor, b: Tensor, tau: float, intra: bool = True, symmetric: bool = False,
+    negatives: int | None = None, generator: Generator | None = None,
+) -> Tensor:  # fmt: skip
     """Row i of ``a`` and of ``b`` [M, D] are the same node; all other rows of both are its negatives.
 
-    GRACE eq. 1, arXiv:2006.04131, for the anchors ``a``; GRACE averages it with ``info_nce(b, a, tau)``.
+    GRACE eq. 1, arXiv:2006.04131, for the anchors ``a``; ``symmetric``, as in GRACE, takes the mean with the anchors
+    ``b``. Without ``intra`` only rows of the other view are negatives. Memory grows with M, time with its square;
+    ``negatives`` draws that many of the other nodes from ``generator``, where the square is out of reach: see ``ops``.
     """
-    a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
-    same = torch.eye(len(a), dtype=torch.bool, device=a.device)
-    logits = torch.cat([a @ b.T, (a @ a.T).masked_fill(same, -torch.inf)], dim=1) / tau
-    return F.cross_entropy(logits, torch.arange(len(a), device=a.device))
+    return ops.info_nce(a, b, tau, intra, symmetric, negatives, generator).mean()
 
 
 @full_precision

@@ -167,7 +167,7 @@ def check_memory(method: Method, largest: tuple[int, int], device: torch.device,
     if free is not None and need > free:
         raise OutOfMemory(
             f"one step of {name} on {largest[0]} nodes needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
-            "free; choose a smaller width or batch_size, or a method whose memory grows slower than nodes squared"
+            "free; choose a smaller width or batch_size"
         )
 
 

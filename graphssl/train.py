@@ -45,8 +45,7 @@ def memory_advice(what: str) -> Iterator[None]:
         if not isinstance(error, (torch.OutOfMemoryError, MemoryError)) and "allocate memory" not in str(error):
             raise
         raise OutOfMemory(
-            f"memory ran out in {what}; choose a smaller width or batch_size, precision='bf16-mixed', or a method "
-            "whose memory grows slower than nodes squared"
+            f"memory ran out in {what}; choose a smaller width or batch_size, or precision='bf16-mixed'"
         ) from error
 
 

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from conftest import generator
 
 from graphssl.losses import bootstrap, info_nce, scaled_cosine
 
@@ -62,6 +64,41 @@ def test_info_nce_does_not_depend_on_length_or_order_of_rows():
     order = torch.randperm(7)
     torch.testing.assert_close(info_nce(a[order], b[order], 0.5), info_nce(a, b, 0.5))
     torch.testing.assert_close(info_nce(5 * a, b / 3, 0.5), info_nce(a, b, 0.5))
+
+
+def eager(a, b, tau):
+    """The loss as it was before it was tiled: the whole matrix at once."""
+    a, b = F.normalize(a, dim=-1), F.normalize(b, dim=-1)
+    same = torch.eye(len(a), dtype=torch.bool)
+    logits = torch.cat([a @ b.T, (a @ a.T).masked_fill(same, -torch.inf)], dim=1) / tau
+    return F.cross_entropy(logits, torch.arange(len(a)))
+
+
+def test_symmetric_info_nce_is_the_mean_of_both_directions():
+    a, b = torch.randn(1100, 16, requires_grad=True), torch.randn(1100, 16, requires_grad=True)
+    loss, expected = info_nce(a, b, 0.5, symmetric=True), (eager(a, b, 0.5) + eager(b, a, 0.5)) / 2
+    torch.testing.assert_close(loss, expected)
+    for one, two in zip(torch.autograd.grad(loss, (a, b)), torch.autograd.grad(expected, (a, b)), strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=1e-8)
+
+
+def test_info_nce_of_drawn_negatives_is_near_that_of_all_and_follows_its_generator():
+    a = torch.randn(3000, 16)
+    b = a + torch.randn(3000, 16)
+    drawn = [info_nce(a, b, 0.5, symmetric=True, negatives=300, generator=generator(s)) for s in (0, 0, 1)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert drawn[0].item() == pytest.approx(info_nce(a, b, 0.5, symmetric=True).item(), rel=1e-2)
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of torch itself, where it goes on after a graph break
+@pytest.mark.parametrize("loss", [scaled_cosine, lambda a, b: info_nce(a, b, 0.5, symmetric=True)])
+def test_losses_go_through_torch_compile(loss):
+    a, b = torch.randn(20, 4, requires_grad=True), torch.randn(20, 4)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda a, b: loss(2 * a, b), backend="aot_eager")(a, b)
+    torch.testing.assert_close(compiled, loss(2 * a, b))
+    grads = [torch.autograd.grad(out, a)[0] for out in (compiled, loss(2 * a, b))]
+    torch.testing.assert_close(*grads)
 
 
 def test_bootstrap_closed_forms_and_stop_gradient():

@@ -5,6 +5,7 @@ import torch
 from conftest import KINDS, generator
 
 from graphssl.augment import Drop
+from graphssl.graph import Graph
 from graphssl.masks import Uniform
 from graphssl.ops import Rows, dense
 from graphssl.teacher import Teacher, cosine
@@ -62,6 +63,51 @@ def test_edge_attributes_travel_along():
     rows = {(*e, *a) for e, a in zip(graph.edge_index.T.tolist(), map(tuple, graph.edge_attr.tolist()), strict=True)}
     left = zip(view.edge_index.T.tolist(), map(tuple, view.edge_attr.tolist()), strict=True)
     assert all((*e, *a) in rows for e, a in left)
+
+
+def same_pattern(one, two):
+    for name in ("ptr", "col", "perm"):
+        a, b = getattr(one, name), getattr(two, name)
+        assert (a is None and b is None) or (torch.equal(a, b) and a.dtype == b.dtype), name
+    assert one.shape == two.shape
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.6, 1.0])
+@pytest.mark.parametrize("sorted_before", [True, False])
+def test_the_adjacency_of_a_view_is_the_one_built_from_its_edges(graph, share, sorted_before):
+    if sorted_before:
+        assert graph.csr.transpose.nnz == graph.num_edges
+    keep = torch.rand(graph.num_edges, generator=generator()) < share
+    view = graph.keep_edges(keep)
+    assert torch.equal(view.edge_index, graph.edge_index[:, keep])
+    twice = view.keep_edges(torch.rand(view.num_edges, generator=generator(1)) < 0.5)
+    for made in (twice, view):
+        built = Graph(x=made.x, edge_index=made.edge_index, batch=made.batch, sizes=made.sizes).csr
+        same_pattern(made.csr, built)
+        same_pattern(made.csr.transpose, built.transpose)
+        same_pattern(made.csr.transpose.transpose, built.transpose.transpose)
+
+
+def test_views_of_one_graph_sort_once(monkeypatch):
+    graph, sorts = KINDS["citation"](), []
+    argsort = torch.Tensor.argsort
+    monkeypatch.setattr(torch.Tensor, "argsort", lambda *a, **k: (sorts.append(1), argsort(*a, **k))[1])
+    keeps = [torch.rand(graph.num_edges, generator=generator(seed)) < 0.7 for seed in range(4)]
+    patterns = [graph.keep_edges(keep).csr for keep in keeps]
+    assert not sorts  # none before a backward asks for it
+    assert all(p.transpose.nnz == p.nnz for p in patterns)
+    assert len(sorts) == 1
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+def test_an_induced_subgraph_has_the_adjacency_of_its_edges(graph, share):
+    keep = torch.rand(graph.num_nodes, generator=generator()) < share
+    part = graph.keep_nodes(keep)
+    built = Graph(x=part.x, edge_index=part.edge_index, batch=part.batch, sizes=part.sizes).csr
+    same_pattern(part.csr, built)
+    old = keep.nonzero().squeeze(1)
+    inside = {tuple(e) for e in graph.edge_index.T.tolist() if keep[e].all()}
+    assert {tuple(e) for e in old[part.edge_index].T.tolist()} == inside
 
 
 def test_teacher_follows_by_the_formula_and_takes_no_gradient():

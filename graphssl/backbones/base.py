@@ -61,6 +61,8 @@ class Layer(nn.Module):
 
     def forward(self, graph: Graph, h: ops.Content, rows: Tensor | None = None) -> Tensor:
         """``h`` [N, dim_in] to [N, dim]; with a boolean ``rows`` [N] only those rows come back."""
+        if rows is not None and isinstance(self.norm, nn.BatchNorm1d):  # whose statistics are those of all nodes
+            return self(graph, h)[rows]
         h = ops.dropout(h, self.dropout if self.training else 0.0)
         out = self.conv(graph, h, rows)
         if self.residual is not None:

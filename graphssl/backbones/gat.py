@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphssl import ops
@@ -32,13 +34,17 @@ class GATConv(nn.Module):
         """Content [N, dim_in] to [N, dim], or to the ``rows`` asked for."""
         dropout = self.attention_dropout if self.training else 0.0
         weight = self.linear.weight
+        csr = graph.csr if rows is None else graph.csr.take(rows)
         if self.heads == 1 and isinstance(x, Tensor) and weight.size(0) > weight.size(1):
             # the map is linear, so summing neighbours before widening gives the same for less
-            source, target = (x @ (weight.t() @ a[0, 0]) for a in (self.source, self.target))
-            one = [t.unsqueeze(1) for t in (x, source, target)]
-            out = ops.gat_attention(graph, *one, self.slope, dropout).squeeze(1)
-            return self.linear(out if rows is None else out[rows]) + self.bias
-        h = ops.linear(x, weight).unflatten(-1, (self.heads, -1))
-        source, target = (h * self.source).sum(-1), (h * self.target).sum(-1)
-        out = ops.gat_attention(graph, h, source, target, self.slope, dropout).flatten(1) + self.bias
-        return out if rows is None else out[rows]
+            source, target = F.linear(x, torch.cat([self.source, self.target], dim=1)[0].mm(weight)).split(1, dim=1)
+            target = target if rows is None else target[rows]
+            out = ops.gat_attention(csr, x.unsqueeze(1), source, target, self.slope, dropout)
+            return F.linear(out.squeeze(1), weight, self.bias)
+        h = ops.linear(x, weight)
+        # both halves of all scores in one product: a head's row is zero but where the head's own width lies
+        vectors = torch.cat([torch.block_diag(*a[0]) for a in (self.source, self.target)])
+        source, target = F.linear(h, vectors).split(self.heads, dim=1)
+        target = target if rows is None else target[rows]
+        heads = h.unflatten(-1, (self.heads, -1))
+        return ops.gat_attention(csr, heads, source, target, self.slope, dropout).flatten(1) + self.bias

@@ -25,8 +25,8 @@ class GRACE(Method):
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         a, b = (self.project(self.encoder(view(graph, generator))) for view in self.views)
-        return {"contrast": (info_nce(a, b, self.tau) + info_nce(b, a, self.tau)) / 2}
+        return {"contrast": info_nce(a, b, self.tau, symmetric=True)}
 
     def step_bytes(self, nodes: int, edges: int) -> int:
-        """Four N x N similarities, each kept with its softmax."""
-        return super().step_bytes(nodes, edges) + 4 * 4 * 2 * nodes**2
+        """Two views, and of each its projection and the rows of the loss; the similarities are never kept."""
+        return 2 * (super().step_bytes(nodes, edges) + 4 * nodes * 6 * self.encoder.dim)

@@ -19,6 +19,7 @@ from graphssl.masks import Masker, Uniform
 from graphssl.methods.base import Method
 
 HALF = Uniform(0.5)
+Loss = Callable[[Tensor, Tensor | ops.Rows], Tensor]  # of rows [M, F] and their content, which may be sparse
 
 
 class GraphMAE(Method):
@@ -26,28 +27,30 @@ class GraphMAE(Method):
 
     ``replace`` is the share of the hidden nodes that show another node's content in place of the mask token. ``remask``
     zeroes the hidden nodes' codes before the decoder: sensible where the decoder sees neighbours, not for an MLP.
+    ``shared_dropout`` gives all mask tokens of a step one dropout mask, so that they stay one row and cost one;
+    the reference draws one for each.
     """
 
     def __init__(
         self, encoder: Encoder, decoder: Backbone, masker: Masker = HALF, replace: float = 0.0,
-        remask: bool = True, loss: Callable[[Tensor, Tensor], Tensor] = scaled_cosine,
+        remask: bool = True, shared_dropout: bool = False, loss: Loss = scaled_cosine,
     ):  # fmt: skip
         super().__init__()
         self.encoder, self.decoder, self.loss = encoder, decoder, loss
-        self.masker, self.replace, self.remask = masker, replace, remask
+        self.masker, self.replace, self.remask, self.shared_dropout = masker, replace, remask, shared_dropout
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim_in))
         self.bridge = nn.Linear(encoder.dim, decoder.dim_in, bias=False)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.masker(graph, generator)
-        codes = self.encoder(self._cover(graph, hidden, generator))
-        if self.remask:  # zero rows stay zero under the bridge, so only the others cross it
-            shown = self.bridge(codes[~hidden])
-            codes = shown.new_zeros(len(codes), shown.size(1)).index_put((~hidden,), shown)
+        covered = self._cover(graph, hidden, generator)
+        if self.remask:  # zero rows stay zero under the bridge, so only the others are encoded to the end and cross it
+            shown = self.bridge(self.encoder(covered, rows=~hidden))
+            codes = shown.new_zeros(len(hidden), shown.size(1)).index_put_((~hidden,), shown)
         else:
-            codes = self.bridge(codes)
+            codes = self.bridge(self.encoder(covered))
         content = self.decoder(graph, codes, rows=hidden)
-        return {"content": self.loss(content, ops.dense(graph.x[hidden]))}
+        return {"content": self.loss(content, graph.x[hidden])}
 
     def _cover(self, graph: Graph, hidden: Tensor, generator: Generator | None) -> Graph:
         """The graph with most hidden nodes under the mask token and a share ``replace`` under other nodes' content."""
@@ -58,4 +61,4 @@ class GraphMAE(Method):
         shown[noisy] = torch.randperm(N, generator=generator, device=where.device)[: len(noisy)]
         token = hidden.index_fill(0, noisy, False)
         content = graph.x[shown] if len(noisy) else graph.x
-        return graph.replace(x=ops.cover(content, token, self.mask_token))
+        return graph.replace(x=ops.cover(content, token, self.mask_token, self.shared_dropout))

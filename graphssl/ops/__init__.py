@@ -1,9 +1,12 @@
 """Sparse kernels, one public function each."""
 
 from graphssl.ops.csr import CSR as CSR
+from graphssl.ops.csr import places as places
 from graphssl.ops.csr import pointers as pointers
 from graphssl.ops.choose import backend as backend
 from graphssl.ops.choose import using as using
+from graphssl.ops.contrast import info_nce as info_nce
+from graphssl.ops.contrast import scaled_cosine as scaled_cosine
 from graphssl.ops.message import gat_attention as gat_attention
 from graphssl.ops.message import gatv2_attention as gatv2_attention
 from graphssl.ops.message import qkv_attention as qkv_attention
@@ -17,3 +20,5 @@ from graphssl.ops.rows import cover as cover
 from graphssl.ops.rows import dense as dense
 from graphssl.ops.rows import dropout as dropout
 from graphssl.ops.rows import linear as linear
+from graphssl.ops.sample import sample_negatives as sample_negatives
+from graphssl.ops.sample import sample_neighbors as sample_neighbors

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-BITS = 24  # a draw is this many upper bits of the mix, exact in float32
+BITS = 24  # of each half of a mix, the upper; exact in float32
 
 
 def seed() -> Tensor:
@@ -17,11 +17,12 @@ def seed() -> Tensor:
 
 
 def draws(seed: Tensor, count: int, device: torch.device | str) -> Tensor:
-    """The draws of counters 0 to ``count`` - 1, [count] integers below 2**24."""
-    z = torch.arange(1, count + 1, device=device) * _signed(0x9E3779B97F4A7C15) + int(seed)
+    """The draws of counters 0 to ``count`` - 1, [count] integers below 2**24; a mix serves two of them."""
+    z = torch.arange(1, count // 2 + 2, device=device) * _signed(0x9E3779B97F4A7C15) + int(seed)
     z = (z ^ _shift(z, 30)) * _signed(0xBF58476D1CE4E5B9)
     z = (z ^ _shift(z, 27)) * _signed(0x94D049BB133111EB)
-    return _shift(z ^ _shift(z, 31), 64 - BITS)
+    z = z ^ _shift(z, 31)
+    return torch.stack([_shift(z, 64 - BITS), _shift(z, 32 - BITS) & (2**BITS - 1)], dim=1).view(-1)[:count]
 
 
 def threshold(p: float) -> int:

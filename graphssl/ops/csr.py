@@ -46,6 +46,10 @@ class CSR:
         whole, kept = self.__dict__.pop("_whole", (None, None))  # what ``keep`` made this from
         if whole is not None:
             return whole.transpose.keep(kept.index_select(0, whole.transpose.perm))
+        whole, place = self.__dict__.pop("_taken", (None, None))  # what ``take`` made this from
+        if whole is not None:
+            back = whole.transpose
+            return CSR(back.ptr, place.index_select(0, back.col), back.perm, (self.shape[1], self.shape[0]))
         perm = self.col.argsort(stable=True)
         row = self.row.index_select(0, perm)  # ten times as fast as row[perm] on a CPU
         return CSR(pointers(self.col, self.shape[1]), row, perm, (self.shape[1], self.shape[0]))
@@ -73,6 +77,16 @@ class CSR:
         if 4 * kept.nnz >= self.nnz or "transpose" in self.__dict__:
             kept.__dict__["_whole"] = self, keep
         return kept
+
+    def take(self, rows: Tensor) -> CSR:
+        """The pattern of the M rows where ``rows`` [R] is true, numbered anew in order: M x C; no sort either."""
+        if self.perm is not None:
+            raise ValueError("cannot take rows of a pattern whose entries stand in another order than the caller's")
+        whole = self.keep(rows.index_select(0, self.row))
+        taken = CSR(F.pad(self.degree[rows].cumsum(0), (1, 0)).to(self.ptr.dtype), whole.col, None,
+                    (int(rows.sum()), self.shape[1]))  # fmt: skip
+        taken.__dict__["_taken"] = whole, rows.cumsum(0).to(self.col.dtype) - 1
+        return taken
 
     def to(self, device: torch.device | str) -> CSR:
         perm = None if self.perm is None else self.perm.to(device)

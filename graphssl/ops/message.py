@@ -52,7 +52,9 @@ def segment_reduce(graph: HasCSR | CSR, values: Tensor, reduce: str = "sum") -> 
     """
     csr = _pattern(graph)
     _expect("ops.segment_reduce", "values", values, csr.nnz, *values.shape[1:])
-    heads = values.reshape(csr.nnz, 1, values[:1].numel() if csr.nnz else values.new_empty(1, *values.shape[1:]).numel())
+    heads = values.reshape(
+        csr.nnz, 1, values[:1].numel() if csr.nnz else values.new_empty(1, *values.shape[1:]).numel()
+    )
     return _spmm("segment_reduce", csr.members, heads, None, reduce).view(csr.shape[0], *values.shape[1:])
 
 

@@ -37,7 +37,7 @@ def graphmae(
     dropout: float = 0.2, attention_dropout: float = 0.1, norm: str = "none", residual: bool = False,
     activation: str = "prelu", pool: str = "mean", decoder: str = "gat", mask: float = 0.5, replace: float = 0.0,
     alpha: float = 3.0, lr: float = 1e-3, weight_decay: float = 0.0, decay: bool = True, epochs: int = 300,
-    batch_size: int | None = None, clip: float | None = None,
+    shared_dropout: bool = False, batch_size: int | None = None, clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Masked feature reconstruction.
 
@@ -49,7 +49,8 @@ def graphmae(
 
     ``mask`` is the share of hidden nodes, ``replace`` the share of those that show another node's content, ``alpha``
     the exponent of the scaled cosine error, ``decoder`` a name as for ``encoder`` ("mlp" decodes without re-masking),
-    ``decay`` a cosine decay of the learning rate to zero.
+    ``decay`` a cosine decay of the learning rate to zero. ``shared_dropout`` gives all mask tokens of a step one
+    dropout mask: faster by a third on bags of words, as accurate (benchmarks/results/quality.md).
     """
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, attention_dropout=attention_dropout,
@@ -62,8 +63,9 @@ def graphmae(
         bare_end=True,
     )  # fmt: skip
     method = GraphMAE(
-        reader, writer, Uniform(mask), replace, remask=decoder != "mlp", loss=lambda a, b: scaled_cosine(a, b, alpha)
-    )
+        reader, writer, Uniform(mask), replace, remask=decoder != "mlp", shared_dropout=shared_dropout,
+        loss=lambda a, b: scaled_cosine(a, b, alpha),
+    )  # fmt: skip
     return Plan(
         method=method, optimizer=adam(lr, weight_decay), epochs=epochs, schedule=cosine_decay if decay else None,
         batch_size=batch_size, clip=clip, transform=Transform(self_loops=True, row_normalize=spec.sparse),

@@ -265,7 +265,10 @@ def _attend_back(csr: CSR, mode: int, grad, out, lse, key, query, attention, bia
     """Gradients to scores [E, H], value, key, query and attention, in the types that these came in."""
     dtypes = [t.dtype if t is not None else None for t in (value, key, query, attention)]
     grad, out, lse, key, query, attention, bias, value = _numbers(grad, out, lse, key, query, attention, bias, value)
-    heads, work = _heads(mode, key, query, attention, bias, value, slope, p, seed), csr.nnz * value.size(1) * value.size(2)
+    heads, work = (
+        _heads(mode, key, query, attention, bias, value, slope, p, seed),
+        csr.nnz * value.size(1) * value.size(2),
+    )
     back, delta = csr.transpose, torch.empty_like(lse)
     _run("inner", value, csr._index[1], grad.numel(), csr.shape[0], *grad.shape[1:], grad, out, delta)
     (ptr, col), (back_ptr, back_col) = csr._index, back._index

@@ -26,11 +26,15 @@
 #define NAME(f) JOIN(f, SUFFIX)
 
 /* SplitMix64; see counter.py */
-INLINE uint64_t draw(uint64_t seed, uint64_t counter) {
-    uint64_t z = seed + (counter + 1) * 0x9E3779B97F4A7C15u;
+INLINE uint64_t mix(uint64_t seed, uint64_t n) {
+    uint64_t z = seed + (n + 1) * 0x9E3779B97F4A7C15u;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
     z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return (z ^ (z >> 31)) >> 40;
+    return z ^ (z >> 31);
+}
+
+INLINE uint64_t draw(uint64_t seed, uint64_t counter) {
+    return mix(seed, counter / 2) >> (counter % 2 ? 8 : 40) & 0xFFFFFF;
 }
 
 /* Runs `body` with rows [first, last) of a piece of equal work; pieces go to threads as they come free. */
@@ -551,7 +555,12 @@ void NAME(attend_back_rows)(int threads, int64_t R, const I *ptr, const I *col, 
 /* out [count] = 0 or `scale`, by the draws of counter.py */
 void NAME(keep)(int threads, int64_t count, uint64_t seed, uint64_t below, double scale, T *out) {
     _Pragma("omp parallel for schedule(static) num_threads(threads)")
-    for (int64_t n = 0; n < count; n++) out[n] = draw(seed, (uint64_t)n) < below ? 0 : (T)scale;
+    for (int64_t n = 0; n < count / 2; n++) {
+        uint64_t z = mix(seed, (uint64_t)n);
+        out[2 * n] = (int64_t)(z >> 40) < (int64_t)below ? 0 : (T)scale;
+        out[2 * n + 1] = (int64_t)(z >> 8 & 0xFFFFFF) < (int64_t)below ? 0 : (T)scale;
+    }
+    if (count % 2) out[count - 1] = draw(seed, (uint64_t)count - 1) < below ? 0 : (T)scale;
 }
 
 #undef V

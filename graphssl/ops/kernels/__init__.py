@@ -1,0 +1,1 @@
+"""Compiled kernels, one module for each path that has them; imported at first use."""

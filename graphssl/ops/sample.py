@@ -1,0 +1,123 @@
+"""Draws from a graph, all on its device: neighbours of nodes, and pairs of nodes that are not edges."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from graphssl.errors import UserError
+from graphssl.ops.csr import CSR
+from graphssl.ops.message import HasCSR
+
+
+class Stacked(HasCSR, Protocol):
+    """What these draws ask of a Graph: its edges, sorted by target, and which graph a node is of."""
+
+    @property
+    def edge_index(self) -> Tensor: ...
+    @property
+    def batch(self) -> Tensor: ...
+    @property
+    def size(self) -> Tensor: ...
+    def remember(self, key: str, make: Callable[[Any], Any]) -> Any: ...
+
+
+def sample_neighbors(
+    graph: HasCSR | CSR, seeds: Tensor, fanout: int, generator: Generator | None = None, replace: bool = False
+) -> CSR:
+    """Up to ``fanout`` incoming edges of each of ``seeds`` [S], each subset equally likely, as an S x C pattern.
+
+    Row s of the result holds, in the graph's order, sources of node ``seeds[s]``, and ``perm`` says which of the
+    graph's edges each entry is, so that ``spmm(sample, x)`` and ``edge_attr[sample.perm]`` work. A seed with fewer
+    edges has all of them. With ``replace`` each draw is of its own: ``fanout`` entries, some equal, for every seed that
+    has an edge. A ``fanout`` of -1 takes all edges. Costs O(S fanout^2), whatever the degrees. arXiv:1706.02216.
+
+    Raises UserError for another ``fanout`` and, on the CPU, for seeds that are no nodes.
+    """
+    csr = graph if isinstance(graph, CSR) else graph.csr
+    if fanout < 1 and fanout != -1:
+        raise UserError(f"cannot draw {fanout} neighbours a node; choose a fanout of at least 1, or -1 for all")
+    if seeds.device.type == "cpu" and len(seeds) and not 0 <= int(seeds.min()) <= int(seeds.max()) < csr.shape[0]:
+        raise UserError(f"seeds reach from {int(seeds.min())} to {int(seeds.max())}; nodes are 0 to {csr.shape[0] - 1}")
+    begin = csr.ptr[seeds].long()
+    degree = csr.ptr[seeds + 1].long() - begin
+    if fanout == -1:
+        count = degree
+        row = torch.arange(len(seeds), device=seeds.device).repeat_interleave(count)
+        first = count.cumsum(0) - count
+        place = torch.arange(len(row), device=seeds.device) + (begin - first)[row]
+    else:
+        rank = _ranks(degree, fanout, generator, replace)
+        count = (degree > 0) * fanout if replace else degree.clamp(max=fanout)
+        place = (begin[:, None] + rank)[torch.arange(fanout, device=seeds.device) < count[:, None]]
+    perm = place if csr.perm is None else csr.perm[place]
+    return CSR(F.pad(count.cumsum(0), (1, 0)), csr.col[place], perm, (len(seeds), csr.shape[1]))
+
+
+def _ranks(degree: Tensor, fanout: int, generator: Generator | None, replace: bool) -> Tensor:
+    """For each of S rows of ``degree`` entries which of them are drawn, ascending, [S, fanout].
+
+    Without ``replace`` by Floyd's algorithm (Bentley and Floyd, CACM 30(9), 1987), in all rows at once: draw k is of
+    the first degree - fanout + k + 1 entries, and the last of these stands in for one that is there already.
+    """
+    uniform = torch.rand(len(degree), fanout, generator=generator, device=degree.device, dtype=torch.float64)
+    if replace:
+        return (uniform * degree[:, None]).long().sort(1).values
+    ranks = torch.arange(fanout, device=degree.device).repeat(len(degree), 1)  # what rows that have no more take
+    many = degree > fanout
+    for k in range(fanout):
+        last = degree - fanout + k
+        drawn = (uniform[:, k] * (last + 1)).long()
+        taken = (ranks[:, :k] == drawn[:, None]).any(1)
+        ranks[:, k] = torch.where(many, torch.where(taken, last, drawn), ranks[:, k])
+    return ranks.sort(1).values
+
+
+def sample_negatives(graph: Stacked | CSR, count: int, generator: Generator | None = None) -> Tensor:
+    """``count`` pairs (source, target) that are no edges, each equally likely in each draw, [2, count].
+
+    In a Graph both nodes are of the same graph and differ; in a bare CSR the pairs are (column, row), and all places
+    without an entry count. Exact, without rejection: place r among the free pairs is r plus the number of taken pairs
+    before it, which a binary search finds. Costs O(count log E); the taken pairs are laid out once a Graph.
+
+    Raises UserError where every pair is taken.
+    """
+    if isinstance(graph, CSR):
+        rows, columns = (torch.tensor([size], device=graph.col.device) for size in graph.shape)
+        taken = torch.unique(graph.row.long() * graph.shape[1] + graph.col.long())
+        free, starts, pairs = _gaps(taken), torch.zeros_like(rows), rows * columns
+    else:
+        free, starts, pairs = graph.remember("free", _free)
+        columns = graph.size - 1
+    ends = pairs.cumsum(0)
+    total = int(ends[-1]) - len(free) if len(ends) else 0
+    if total <= 0:
+        raise UserError("every pair of nodes is an edge, so no pair can be drawn that is none; leave some edges out")
+    rank = torch.randint(total, (count,), generator=generator, device=ends.device)
+    place = rank + torch.searchsorted(free, rank, right=True)
+    part = torch.searchsorted(ends, place, right=True)
+    place = place - (ends - pairs)[part]
+    target, source = place // columns[part], place % columns[part]
+    if not isinstance(graph, CSR):
+        source = source + (source >= target)  # a node's pair with itself was left out of the count
+    return torch.stack([source, target]) + starts[part]
+
+
+def _free(graph: Stacked) -> tuple[Tensor, Tensor, Tensor]:
+    """Free pairs before each taken one [<= E], and of each graph its first node and its pairs [B]."""
+    size = graph.size
+    starts, pairs = size.cumsum(0) - size, size * (size - 1)
+    source, target = graph.edge_index[:, graph.edge_index[0] != graph.edge_index[1]]
+    part = graph.batch[target]
+    source, target = source - starts[part], target - starts[part]
+    place = (pairs.cumsum(0) - pairs)[part] + target * (size[part] - 1) + source - (source > target).long()
+    return _gaps(place.unique_consecutive()), starts, pairs  # ascending, since edges stand by target, then source
+
+
+def _gaps(taken: Tensor) -> Tensor:
+    """How many places are free before each of the ``taken`` ones, ascending."""
+    return taken - torch.arange(len(taken), device=taken.device)
