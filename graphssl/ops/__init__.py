@@ -1,12 +1,12 @@
 """Sparse kernels, one public function each."""
 
-from graphssl.ops.csr import CSR as CSR
-from graphssl.ops.csr import places as places
-from graphssl.ops.csr import pointers as pointers
 from graphssl.ops.choose import backend as backend
 from graphssl.ops.choose import using as using
 from graphssl.ops.contrast import info_nce as info_nce
 from graphssl.ops.contrast import scaled_cosine as scaled_cosine
+from graphssl.ops.csr import CSR as CSR
+from graphssl.ops.csr import places as places
+from graphssl.ops.csr import pointers as pointers
 from graphssl.ops.message import gat_attention as gat_attention
 from graphssl.ops.message import gatv2_attention as gatv2_attention
 from graphssl.ops.message import qkv_attention as qkv_attention

@@ -17,6 +17,7 @@ from contextvars import ContextVar
 from functools import cache
 from types import ModuleType
 
+import torch
 from torch import Tensor
 
 from graphssl.errors import UserError, unknown
@@ -51,12 +52,17 @@ def backend(op: str) -> str | None:
 
 def choose(op: str, like: Tensor, paths: tuple[str, ...] = PATHS) -> str:
     """The path for a call of ``op``, which has ``paths``, on a tensor such as ``like``."""
+    return _choose(op, like.device.type, paths)
+
+
+@torch.compiler.assume_constant_result  # torch.compile keeps the path that held when it traced
+def _choose(op: str, device: str, paths: tuple[str, ...]) -> str:
     path = _forced.get()
     if path is None or path not in paths:
-        path = next(p for p in _fastest(like.device.type) if p in paths and not missing(p))
-    elif path == "c" and like.device.type != "cpu":
-        raise UserError(f"the path 'c' runs on the CPU, but ops.{op} got a tensor on {like.device}; move it, or let go")
-    elif path == "triton" and like.device.type == "cpu" and not interpreted():
+        path = _fastest(device, paths)
+    elif path == "c" and device != "cpu":
+        raise UserError(f"the path 'c' runs on the CPU, but ops.{op} got a tensor on {device}; move it, or let go")
+    elif path == "triton" and device == "cpu" and not interpreted():
         raise UserError(
             f"the path 'triton' runs on CUDA, but ops.{op} got a tensor on the CPU; move it there, "
             "or set TRITON_INTERPRET=1 before the start to run its interpreter"
@@ -92,6 +98,8 @@ def interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _fastest(device: str) -> tuple[str, ...]:
-    """Paths from the fastest on."""
-    return {"cpu": ("c", "torch", "reference"), "cuda": ("triton", "torch", "reference")}.get(device, ("reference",))
+@cache
+def _fastest(device: str, paths: tuple[str, ...]) -> str:
+    """The fastest of ``paths`` on a kind of device that this machine has."""
+    order = {"cpu": ("c", "torch", "reference"), "cuda": ("triton", "torch", "reference")}.get(device, ("reference",))
+    return next(path for path in order if path in paths and not missing(path))

@@ -36,7 +36,7 @@ def scaled_cosine(pred: Tensor, target: Tensor | Rows, alpha: float) -> Tensor:
     pred, target = _exact(pred, target)
     if torch.compiler.is_compiling():
         return reference.scaled_cosine(pred, target, alpha)  # Inductor fuses it: as fast
-    path = choose("scaled_cosine", pred, ("reference", "torch", "triton"))
+    path = choose("scaled_cosine", pred)
     with torch.autocast(pred.device.type, enabled=False):
         if path == "reference":
             return reference.scaled_cosine(pred, target, alpha)
@@ -53,6 +53,11 @@ class _ScaledCosine(torch.autograd.Function):
             pred, target = pred.contiguous(), target.contiguous()
             ctx.save_for_backward(pred, target)
             return kernels("triton").scaled_cosine(pred, target, alpha)
+        if path == "c":
+            pred, target = pred.contiguous(), target.contiguous()
+            sums = kernels("c").cosine(pred, target)
+            ctx.save_for_backward(pred, target, sums)
+            return _errors(sums, alpha)
         sums = pred.new_empty(3, len(pred))  # inner products and squared lengths
         chunks = _chunks(pred)
         space = torch.empty_like(pred[chunks[0]]) if chunks else pred
@@ -61,9 +66,7 @@ class _ScaledCosine(torch.autograd.Function):
             for out, (one, two) in zip(sums[:, rows], ((p, t), (p, p), (t, t)), strict=True):
                 torch.sum(torch.mul(one, two, out=space[: len(p)]), 1, out=out)
         ctx.save_for_backward(pred, target, sums)
-        dot, *squares = sums
-        p_length, t_length = (square.sqrt().clamp_(min=EPS) for square in squares)
-        return (1 - dot / (p_length * t_length)).clamp_(min=0).pow_(alpha)
+        return _errors(sums, alpha)
 
     @staticmethod
     @once_differentiable
@@ -78,16 +81,26 @@ class _ScaledCosine(torch.autograd.Function):
         product = lengths[0].clamp(min=EPS) * lengths[1].clamp(min=EPS)
         cosine = dot / product
         slope = grad * -alpha * (1 - cosine).clamp(min=0).pow(alpha - 1) * (cosine <= 1)
-        across = (slope / product)[:, None]
+        across = slope / product
         out: list[Tensor | None] = [None, None]
         for k, (own, other) in enumerate(((pred, target), (target, pred))):
             if wanted[k]:
-                along = (-slope * cosine / squares[k].clamp(min=EPS**2) * (lengths[k] >= EPS))[:, None]
+                along = -slope * cosine / squares[k].clamp(min=EPS**2) * (lengths[k] >= EPS)
+                if ctx.path == "c":
+                    out[k] = kernels("c").cosine_back(own, other, along, across)
+                    continue
                 to = torch.empty_like(own)
                 for rows in _chunks(own):
-                    torch.mul(other[rows], across[rows], out=to[rows]).addcmul_(own[rows], along[rows])
+                    torch.mul(other[rows], across[rows, None], out=to[rows]).addcmul_(own[rows], along[rows, None])
                 out[k] = to
         return *out, None, None
+
+
+def _errors(sums: Tensor, alpha: float) -> Tensor:
+    """(1 - cos)^alpha from the inner products and squared lengths ``sums`` [3, M]."""
+    dot, *squares = sums
+    one, two = (square.sqrt().clamp_(min=EPS) for square in squares)
+    return (1 - dot / (one * two)).clamp_(min=0).pow_(alpha)  # rounding can push a cosine beyond 1
 
 
 class _ScaledCosineOfRows(torch.autograd.Function):

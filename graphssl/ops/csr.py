@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -87,6 +88,20 @@ class CSR:
                     (int(rows.sum()), self.shape[1]))  # fmt: skip
         taken.__dict__["_taken"] = whole, rows.cumsum(0).to(self.col.dtype) - 1
         return taken
+
+    def tensors(self) -> list[Tensor]:
+        """What a registered operator takes in place of the pattern; see ``from_tensors``."""
+        perm = self.transpose._narrow_perm
+        assert perm is not None
+        return [*self._index, *self.transpose._index, perm]
+
+    @classmethod
+    def from_tensors(cls, tensors: Sequence[Tensor], columns: int) -> CSR:
+        """The pattern with this many columns that ``tensors`` gave."""
+        ptr, col, back_ptr, back_col, perm = tensors
+        csr, R = cls(ptr, col, None, (len(ptr) - 1, columns)), len(ptr) - 1
+        csr.__dict__["transpose"] = cls(back_ptr, back_col, perm, (columns, R))
+        return csr
 
     def to(self, device: torch.device | str) -> CSR:
         perm = None if self.perm is None else self.perm.to(device)

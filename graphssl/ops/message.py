@@ -6,8 +6,9 @@ floating-point input. Equal inputs give equal bits, from run to run, on every pa
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -38,10 +39,7 @@ def spmm(graph: HasCSR | CSR, x: Tensor, weight: Tensor | None = None, reduce: s
     _expect("ops.spmm", "x", x, csr.shape[1], *x.shape[1:])
     if weight is not None:
         _expect("ops.spmm", "weight", weight, csr.nnz, *x.shape[1:-1])
-    if x.ndim == 3:
-        return _spmm("spmm", csr, x, weight, reduce)
-    weight = None if weight is None else weight.unsqueeze(1)
-    return _spmm("spmm", csr, x.unsqueeze(1), weight, reduce).squeeze(1)
+    return _spmm("spmm", csr, x, weight, reduce)
 
 
 def segment_reduce(graph: HasCSR | CSR, values: Tensor, reduce: str = "sum") -> Tensor:
@@ -52,10 +50,8 @@ def segment_reduce(graph: HasCSR | CSR, values: Tensor, reduce: str = "sum") -> 
     """
     csr = _pattern(graph)
     _expect("ops.segment_reduce", "values", values, csr.nnz, *values.shape[1:])
-    heads = values.reshape(
-        csr.nnz, 1, values[:1].numel() if csr.nnz else values.new_empty(1, *values.shape[1:]).numel()
-    )
-    return _spmm("segment_reduce", csr.members, heads, None, reduce).view(csr.shape[0], *values.shape[1:])
+    rows = values.reshape(csr.nnz, math.prod(values.shape[1:]))
+    return _spmm("segment_reduce", csr.members, rows, None, reduce).view(csr.shape[0], *values.shape[1:])
 
 
 def segment_softmax(graph: HasCSR | CSR, scores: Tensor) -> Tensor:
@@ -149,7 +145,7 @@ def _seed(dropout: float) -> Tensor:
 
 
 def _spmm(op: str, csr: CSR, x: Tensor, weight: Tensor | None, reduce: str) -> Tensor:
-    """``x`` [C, H, D] and ``weight`` [E, H] to [R, H, D]."""
+    """``x`` [C, H, D] and ``weight`` [E, H] to [R, H, D], or without heads."""
     if reduce not in ("sum", "mean", "max"):
         raise unknown("reduction", reduce, ("sum", "mean", "max"))
     path = choose(op, x, ("reference", "c", "triton") if reduce == "max" else ("reference", "torch", "c", "triton"))
@@ -158,7 +154,7 @@ def _spmm(op: str, csr: CSR, x: Tensor, weight: Tensor | None, reduce: str) -> T
     if reduce == "max":
         return _call("spmm_max", path, csr, [x, weight])
     out = _call("spmm", path, csr, [x, weight])
-    return out / csr.degree.clamp(min=1)[:, None, None] if reduce == "mean" else out
+    return out / csr.degree.clamp(min=1).view(-1, *[1] * (x.ndim - 1)) if reduce == "mean" else out
 
 
 def _attend(path: str, csr: CSR, scores: Tensor, values: Tensor, p: float, seed: Tensor) -> Tensor:
@@ -171,34 +167,123 @@ def _attend(path: str, csr: CSR, scores: Tensor, values: Tensor, p: float, seed:
     return _call("spmm", path, csr, [values, weights])
 
 
-def _call(kernel: str, path: str, csr: CSR, tensors: list[Tensor | None], *numbers) -> Tensor:
+def _call(kernel: str, path: str, csr: CSR, tensors: list[Tensor | None], *numbers: Any) -> Tensor:
     """The first result of ``kernel`` (csr, *tensors, *numbers) of ``path``, with its gradient."""
+    if torch.compiler.is_compiling():
+        *settings, seed = numbers or (None,)
+        return torch.ops.graphssl.message(
+            kernel, path, csr.tensors(), csr.shape[1], tensors, settings, seed if settings else None
+        )[0]
     return _Kernel.apply(kernel, path, csr, numbers, *tensors)
 
 
+def forward(
+    kernel: str, path: str, csr: CSR, tensors: Sequence[Tensor | None], numbers: Sequence[Any]
+) -> tuple[Tensor, ...]:
+    """The output of a kernel and what its backward wants to have kept."""
+    flat = _flat(kernel, tensors)
+    if flat:
+        tensors = [t if t is None else t.unsqueeze(1) for t in tensors]
+    results = getattr(kernels(path), kernel)(csr, *tensors, *numbers)
+    out, *kept = results if isinstance(results, tuple) else (results,)
+    return out.squeeze(1) if flat else out, *kept
+
+
+def backward(
+    kernel: str, path: str, csr: CSR, grad: Tensor, results: Sequence[Tensor], tensors: Sequence[Tensor | None],
+    numbers: Sequence[Any], need_weight: bool,
+) -> Sequence[Tensor | None]:  # fmt: skip
+    """Gradients to the ``tensors`` of a kernel, given what its forward returned."""
+    back, grad = getattr(kernels(path), f"{kernel}_back"), grad.contiguous()
+    if kernel == "softmax":
+        return (back(csr, *results, grad),)
+    if not kernel.startswith("spmm"):
+        return back(csr, grad, *results, *tensors, *numbers)
+    if not _flat(kernel, tensors):
+        return back(csr, grad, *results[1:], *tensors, need_weight)
+    heads = [t if t is None else t.unsqueeze(1) for t in tensors]
+    return [g if g is None else g.squeeze(1) for g in back(csr, grad.unsqueeze(1), *results[1:], *heads, need_weight)]
+
+
+def _flat(kernel: str, tensors: Sequence[Tensor | None]) -> bool:
+    """Whether there is one head that the shapes do not show."""
+    return kernel.startswith("spmm") and tensors[0] is not None and tensors[0].ndim == 2
+
+
 class _Kernel(torch.autograd.Function):
-    """Any kernel, which maps (csr, *tensors, *numbers) to its output and what its backward wants to have kept."""
+    """Any kernel, called directly: half the overhead of a registered operator, which small graphs feel."""
 
     @staticmethod
     def forward(ctx, kernel: str, path: str, csr: CSR, numbers: tuple, *tensors: Tensor | None) -> Tensor:
-        results = getattr(kernels(path), kernel)(csr, *tensors, *numbers)
-        out, *kept = results if isinstance(results, tuple) else (results,)
-        if kernel not in ("spmm", "spmm_max"):  # those backwards do not look at the output
-            kept = [out, *kept]
+        results = forward(kernel, path, csr, tensors, numbers)
+        kept = (None, *results[1:]) if kernel.startswith("spmm") else results  # those backwards do without the output
         ctx.csr, ctx.kernel, ctx.path, ctx.numbers, ctx.count = csr, kernel, path, numbers, len(kept)
         ctx.save_for_backward(*kept, *tensors)
-        return out
+        return results[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        kept, tensors = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        back = getattr(kernels(ctx.path), f"{ctx.kernel}_back")
-        grad = grad.contiguous()
-        if ctx.kernel == "softmax":
-            grads: Sequence[Tensor | None] = (back(ctx.csr, *kept, grad),)
-        elif ctx.kernel in ("spmm", "spmm_max"):
-            grads = back(ctx.csr, grad, *kept, *tensors, ctx.needs_input_grad[5])
-        else:
-            grads = back(ctx.csr, grad, *kept, *tensors, *ctx.numbers)
+        results, tensors = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        need_weight = len(tensors) > 1 and ctx.needs_input_grad[5]
+        grads = backward(ctx.kernel, ctx.path, ctx.csr, grad, results, tensors, ctx.numbers, need_weight)
         return None, None, None, None, *grads
+
+
+@torch.library.custom_op("graphssl::message", mutates_args=())
+def _message(
+    kernel: str, path: str, pattern: Sequence[Tensor], columns: int, tensors: Sequence[Tensor | None],
+    settings: Sequence[float], seed: Tensor | None,
+) -> list[Tensor]:  # fmt: skip
+    """The same as a registered operator, for torch.compile, which must not look inside."""
+    numbers = [] if seed is None else [*settings, seed]
+    return list(forward(kernel, path, CSR.from_tensors(pattern, columns), tensors, numbers))
+
+
+@_message.register_fake
+def _(kernel, path, pattern, columns, tensors, settings, seed):
+    x, R = tensors[2 if kernel == "qkv" else 0], pattern[0].size(0) - 1
+    if kernel == "softmax":
+        return [torch.empty_like(x)]
+    out = x.new_empty(R, *x.shape[1:])
+    if kernel == "spmm":
+        return [out]
+    if kernel == "spmm_max":
+        return [out, out.new_empty(out.shape, dtype=pattern[1].dtype)]
+    exact = torch.float64 if x.dtype == torch.float64 else torch.float32
+    return [out, x.new_empty(*([2] if path == "triton" else []), R, x.size(1), dtype=exact)]
+
+
+@torch.library.custom_op("graphssl::message_back", mutates_args=())
+def _message_back(
+    kernel: str, path: str, pattern: Sequence[Tensor], columns: int, grad: Tensor, results: Sequence[Tensor],
+    tensors: Sequence[Tensor | None], settings: Sequence[float], seed: Tensor | None,
+) -> list[Tensor]:  # fmt: skip
+    numbers, csr = [] if seed is None else [*settings, seed], CSR.from_tensors(pattern, columns)
+    grads = backward(kernel, path, csr, grad, results, tensors, numbers, need_weight=True)
+    return [g.clone() for g in grads if g is not None]  # an operator must not return what it was given
+
+
+@_message_back.register_fake
+def _(kernel, path, pattern, columns, grad, results, tensors, settings, seed):
+    return [torch.empty_like(t) for t in tensors if t is not None]
+
+
+def _setup(ctx, inputs, output) -> None:
+    ctx.kernel, ctx.path, pattern, ctx.columns, tensors, ctx.settings, seed = inputs
+    ctx.counts = len(pattern), len(tensors)
+    ctx.save_for_backward(*pattern, *tensors, seed, *output)
+
+
+def _gradient(ctx, grads):
+    P, N = ctx.counts
+    pattern, tensors, seed = ctx.saved_tensors[:P], ctx.saved_tensors[P : P + N], ctx.saved_tensors[P + N]
+    results, settings = ctx.saved_tensors[P + N + 1 :], ctx.settings
+    made = iter(torch.ops.graphssl.message_back(
+        ctx.kernel, ctx.path, pattern, ctx.columns, grads[0], results, tensors, settings, seed
+    ))  # fmt: skip
+    of_settings = None if settings else []  # torch asks for this shape of nothing
+    return None, None, [None] * P, None, [None if t is None else next(made) for t in tensors], of_settings, None
+
+
+_message.register_autograd(_gradient, setup_context=_setup)

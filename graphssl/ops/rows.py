@@ -222,7 +222,7 @@ def linear(
 
 
 class _Merge(torch.autograd.Function):
-    """Rows ``unseen`` where ``hidden`` [N] is true and ``seen`` elsewhere, in order; without a copy of all either way."""
+    """Rows ``unseen`` where ``hidden`` [N] is true and ``seen`` elsewhere; without a copy of all either way."""
 
     @staticmethod
     def forward(ctx, seen: Tensor, unseen: Tensor, hidden: Tensor) -> Tensor:

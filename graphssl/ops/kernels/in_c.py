@@ -18,6 +18,7 @@ import sysconfig
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,11 +35,11 @@ SMALL = 1 << 15  # numbers to move below which a second thread costs more than i
 class Heads(ctypes.Structure):
     """``Heads`` of kernels.c."""
 
-    _fields_ = (
-        [(name, ctypes.c_int64) for name in ("mode", "H", "K", "D")]
-        + [(name, ctypes.c_void_p) for name in ("key", "query", "attention", "bias", "value")]
-        + [("slope", ctypes.c_double), ("drop", ctypes.c_double), ("seed", ctypes.c_uint64)]
-    )
+    _fields_ = [  # noqa: RUF012
+        ("mode", ctypes.c_int64), ("H", ctypes.c_int64), ("K", ctypes.c_int64), ("D", ctypes.c_int64),
+        ("key", ctypes.c_void_p), ("query", ctypes.c_void_p), ("attention", ctypes.c_void_p), ("bias", ctypes.c_void_p),
+        ("value", ctypes.c_void_p), ("slope", ctypes.c_double), ("drop", ctypes.c_double), ("seed", ctypes.c_uint64),
+    ]  # fmt: skip
 
 
 GAT, V2, QKV = range(3)
@@ -86,7 +87,7 @@ def _compile(compiler: str, folder: Path) -> Path:
     tuned = ["-march=native"] if platform.machine().lower() in ("x86_64", "amd64") else ["-mcpu=native"]
     error: Exception = OSError("it was never tried")
     # without -fopenmp at the link, the calls to OpenMP are resolved by what torch has loaded, if it has
-    attempts = [(tuned + ["-fopenmp"], []), (tuned + ["-fopenmp"], ["-fopenmp"]), (tuned, []), ([], [])]
+    attempts = [([*tuned, "-fopenmp"], []), ([*tuned, "-fopenmp"], ["-fopenmp"]), (tuned, []), ([], [])]
     for flags, link in attempts:
         built = folder / f"kernels{sysconfig.get_config_var('SHLIB_SUFFIX') or '.so'}"
         try:
@@ -116,27 +117,38 @@ def _caches() -> list[Path]:
     return [home, Path(tempfile.gettempdir()) / f"graphssl-{os.getuid() if hasattr(os, 'getuid') else 'user'}"]
 
 
-def _run(name: str, like: Tensor, index: Tensor, work: int, *args) -> None:
+# arguments of kernels.c after the number of threads: n integer, p address, d float64
+SIGNATURES = {
+    "spmm": "nppnnpppp", "sddmm": "nppnnpppp", "spmm_max": "nppnnpppp", "spmm_max_back": "nppnnppppppp",
+    "softmax": "npnpp", "softmax_back": "npnppp", "inner": "nnnppp", "attend": "nppppp",
+    "attend_back": "npppppppppp", "attend_back_rows": "nppppp" + "np", "keep": "nnndp", "cosine": "nnppp",
+    "cosine_back": "nnppppp",
+}  # fmt: skip
+KINDS = {"n": ctypes.c_int64, "p": ctypes.c_void_p, "d": ctypes.c_double}
+
+
+@cache
+def _function(name: str, bits: int, index_bits: int) -> Any:
+    """A function of kernels.c for numbers and indices of so many bits."""
+    function = getattr(_library()[0], f"{name}_f{bits}_i{index_bits}")
+    function.restype, function.argtypes = None, [ctypes.c_int, *(KINDS[kind] for kind in SIGNATURES[name])]
+    return function
+
+
+def _run(name: str, like: Tensor, index: Tensor | None, work: int, *args: Any) -> None:
     """Calls ``name`` of kernels.c for the types of ``like`` and ``index``; tensors are passed by address."""
-    library = _library()[0]
-    suffix = f"f{8 * like.itemsize}_i{8 * index.itemsize}"
+    function = _function(name, 8 * like.itemsize, 32 if index is None else 8 * index.itemsize)
     threads = torch.get_num_threads() if work > SMALL else 1
-    getattr(library, f"{name}_{suffix}")(ctypes.c_int(threads), *map(_argument, args))
+    function(threads, *[a.data_ptr() if isinstance(a, Tensor) else a for a in args])
 
 
-def _argument(value):
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    if value is None:
-        return ctypes.c_void_p(None)
-    return ctypes.c_int64(value) if isinstance(value, int) else value
-
-
-def _numbers(*tensors: Tensor | None) -> list[Tensor | None]:
+def _numbers(*tensors: Tensor | None) -> list[Any]:
     """``tensors`` as the kernels take them: contiguous, all in float64 if one is, else in float32."""
-    wide = any(t is not None and t.dtype == torch.float64 for t in tensors)
-    dtype = torch.float64 if wide else torch.float32
-    return [None if t is None else t.to(dtype).contiguous() for t in tensors]
+    dtype = torch.float32
+    for t in tensors:
+        if t is not None and t.dtype is torch.float64:
+            dtype = torch.float64
+    return [t if t is None or (t.dtype is dtype and t.is_contiguous()) else t.to(dtype).contiguous() for t in tensors]
 
 
 def spmm(csr: CSR, x: Tensor, weight: Tensor | None) -> Tensor:
@@ -214,7 +226,7 @@ def gat(csr: CSR, x: Tensor, source: Tensor, target: Tensor, slope: float, p: fl
 
 def gat_back(csr: CSR, grad, out, lse, x, source, target, slope: float, p: float, seed: Tensor):
     """Gradients to ``x``, ``source`` and ``target``."""
-    to_scores, to_x, to_source, to_target, _ = _attend_back(
+    _, to_x, to_source, to_target, _ = _attend_back(
         csr, GAT, grad, out, lse, source, target, None, None, x, slope, p, seed
     )
     return to_x, to_source, to_target
@@ -270,7 +282,7 @@ def _attend_back(csr: CSR, mode: int, grad, out, lse, key, query, attention, bia
         csr.nnz * value.size(1) * value.size(2),
     )
     back, delta = csr.transpose, torch.empty_like(lse)
-    _run("inner", value, csr._index[1], grad.numel(), csr.shape[0], *grad.shape[1:], grad, out, delta)
+    _run("inner", value, None, grad.numel(), csr.shape[0], *grad.shape[1:], grad, out, delta)
     (ptr, col), (back_ptr, back_col) = csr._index, back._index
     to_scores = value.new_empty(csr.nnz, value.size(1))
     to_value, to_key, to_query = (torch.empty_like(t) for t in (value, key, query))
@@ -280,7 +292,9 @@ def _attend_back(csr: CSR, mode: int, grad, out, lse, key, query, attention, bia
     _run("attend_back_rows", value, col, work, csr.shape[0], ptr, col, ctypes.byref(heads),
          to_scores, to_query, BLOCKS, parts)  # fmt: skip
     to_attention = None if parts is None else parts.sum(0)
-    grads = [t if t is None else t.to(d) for t, d in zip((to_value, to_key, to_query, to_attention), dtypes)]
+    grads = [
+        t if t is None else t.to(d) for t, d in zip((to_value, to_key, to_query, to_attention), dtypes, strict=True)
+    ]
     return to_scores, *grads
 
 
@@ -288,6 +302,19 @@ def kept(seed: Tensor, count: int, p: float, dtype: torch.dtype) -> Tensor:
     """What ``counter.kept`` computes, [count]."""
     out = torch.empty(count, dtype=torch.float64 if dtype == torch.float64 else torch.float32)
     scale = 1 / (1 - p) if p < 1 else 0.0
-    index = torch.empty(0, dtype=torch.int32)
-    _run("keep", out, index, count, count, int(seed), counter.threshold(p), ctypes.c_double(scale), out)
+    _run("keep", out, None, count, count, int(seed), counter.threshold(p), scale, out)
     return out.to(dtype)
+
+
+def cosine(one: Tensor, two: Tensor) -> Tensor:
+    """Sums of ``one`` * ``two``, ``one`` squared and ``two`` squared over each row of [M, D], [3, M]."""
+    sums = one.new_empty(3, len(one))
+    _run("cosine", one, None, one.numel(), *one.shape, one, two, sums)
+    return sums
+
+
+def cosine_back(one: Tensor, two: Tensor, along: Tensor, across: Tensor) -> Tensor:
+    """``one`` [M, D] times ``along`` [M] plus ``two`` [M, D] times ``across`` [M]."""
+    out = torch.empty_like(one)
+    _run("cosine_back", one, None, one.numel(), *one.shape, one, two, along, across, out)
+    return out

@@ -198,11 +198,18 @@ static const int64_t *NAME(heads_of)(int64_t H, int64_t D) {
 }
 
 INLINE T NAME(across)(V v) {
-    T t[L];
-    memcpy(t, &v, sizeof t);
-    for (int64_t half = L / 2; half; half /= 2)
-        for (int64_t l = 0; l < half; l++) t[l] += t[l + half];
-    return t[0];
+#ifdef __clang__
+    T sum = 0;
+    for (int64_t l = 0; l < L; l++) sum += v[l];
+    return sum;
+#else
+    for (U half = L / 2; half; half /= 2) {
+        W other;
+        for (U l = 0; l < L; l++) other[l] = l ^ half;
+        v += __builtin_shuffle(v, other);
+    }
+    return v[0];
+#endif
 }
 
 INLINE T NAME(dot)(const T *a, const T *b, int64_t D) {
@@ -271,22 +278,23 @@ void NAME(sddmm)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, 
 /* The largest w * x of each row and the first entry that has it; rows without entries: 0 and E. F = H * D. */
 void NAME(spmm_max)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, int64_t D, const T *x, const T *w,
                     T *out, I *place) {
-    int64_t F = H * D;
-    FOR_PIECES FOR_ROWS(r) {
-        T *best = out + r * F;
-        I *where = place + r * F;
-        for (int64_t f = 0; f < F; f++) best[f] = ptr[r] < ptr[r + 1] ? -INFINITY : 0, where[f] = ptr[R];
-        for (int64_t e = ptr[r]; e < ptr[r + 1]; e++)
-            for (int64_t h = 0; h < H; h++) {
-                T s = w ? w[e * H + h] : 1;
-                const T *from = x + (col[e] * H + h) * D;
-                for (int64_t d = 0; d < D; d++) {
-                    T value = s * from[d];
-                    int better = value > best[h * D + d] || where[h * D + d] == ptr[R];
-                    best[h * D + d] = better ? value : best[h * D + d];
-                    where[h * D + d] = better ? (I)e : where[h * D + d];
-                }
-            }
+    FOR_PIECES FOR_ROWS(r) for (int64_t h = 0; h < H; h++) for (int64_t d = 0; d < D; d += L) {
+        int64_t at = ptr[r], n = ptr[r + 1] - at, wide = D - d < L ? D - d : L, to = (r * H + h) * D + d;
+        V best = {0};
+        W first = {0};
+        for (int64_t e = 0; e < n; e++) {
+            const T *from = x + (col[at + e] * H + h) * D + d;
+            V value = {0};
+            if (wide == L) value = *(const V *)from;
+            else
+                for (int64_t l = 0; l < wide; l++) value[l] = from[l];
+            if (w) value *= w[(at + e) * H + h];
+            W better = (value > best) | (W){0};
+            if (e == 0) better = ~(W){0};
+            best = (V)(((W)value & better) | ((W)best & ~better));
+            first = (((W){0} + (U)e) & better) | (first & ~better);
+        }
+        for (int64_t l = 0; l < wide; l++) out[to + l] = best[l], place[to + l] = n ? (I)(at + first[l]) : ptr[R];
     }
 }
 
@@ -299,13 +307,13 @@ void NAME(spmm_max_back)(int threads, int64_t R, const I *ptr, const I *col, int
             for (int64_t h = 0; h < H; h++) {
                 I here = perm[e];
                 T s = w ? w[here * H + h] : 1, sum = 0;
-                int64_t from = (col[e] * H + h) * D, to = (r * H + h) * D;
-                for (int64_t d = 0; d < D; d++) {
-                    T g = place[from + d] == here ? grad[from + d] : 0;
-                    to_x[to + d] += s * g;
-                    sum += g * x[to + d];
-                }
-                if (to_w) to_w[here * H + h] = sum;
+                const T *g = grad + (col[e] * H + h) * D;
+                const I *from = place + (col[e] * H + h) * D;
+                int64_t to = (r * H + h) * D;
+                _Pragma("GCC ivdep") for (int64_t d = 0; d < D; d++) to_x[to + d] += from[d] == here ? s * g[d] : 0;
+                if (!to_w) continue;
+                for (int64_t d = 0; d < D; d++) sum += from[d] == here ? g[d] * x[to + d] : 0;
+                to_w[here * H + h] = sum;
             }
     }
 }
@@ -417,7 +425,8 @@ INLINE void NAME(fetch)(const T *row, int64_t width) {
 }
 
 /* out [R, H, D], lse [R, H] */
-void NAME(attend)(int threads, int64_t R, const I *ptr, const I *col, const NAME(Heads) * a, T *out, T *lse) {
+void NAME(attend)(int threads, int64_t R, const I *ptr, const I *col, const NAME(Heads) * given, T *out, T *lse) {
+    const NAME(Heads) here = *given, *a = &here;
     int64_t H = a->H, D = a->D, K = a->K;
     const int64_t *heads = NAME(heads_of)(H, D);
     FOR_PIECES {
@@ -443,9 +452,22 @@ void NAME(attend)(int threads, int64_t R, const I *ptr, const I *col, const NAME
     free((void *)heads);
 }
 
-/* to[0, K) += s * attention * leaky'(x + y) */
-INLINE void NAME(leaky_back)(T s, const T *x, const T *y, const T *attention, T slope, int64_t K, T *to) {
-    for (int64_t d = 0; d < K; d++) to[d] += s * attention[d] * (x[d] + y[d] > 0 ? 1 : slope);
+/* to[0, K) += s * attention * leaky'(x + y), and unless NULL part[0, K) += s * leaky(x + y) */
+INLINE void NAME(leaky_back)(T s, const T *x, const T *y, const T *attention, T slope, int64_t K, T *to, T *part) {
+    V one = (V){0} + s, bent = (V){0} + s * slope;
+    int64_t d = 0;
+    for (; d + L <= K; d += L) {
+        V v = *(const V *)(x + d) + *(const V *)(y + d);
+        W above = v > (V){0};
+        V bend = (V)(((W)one & above) | ((W)bent & ~above));
+        *(V *)(to + d) += bend * *(const V *)(attention + d);
+        if (part) *(V *)(part + d) += bend * v;
+    }
+    for (; d < K; d++) {
+        T v = x[d] + y[d], bend = v > 0 ? s : s * slope;
+        to[d] += bend * attention[d];
+        if (part) part[d] += bend * v;
+    }
 }
 
 /* delta [R, H]: inner products of a and b [R, H, D] */
@@ -456,8 +478,9 @@ void NAME(inner)(int threads, int64_t R, int64_t H, int64_t D, const T *a, const
 
 /* On the transpose, a row being a source j. delta [*, H] is <grad, out> of each target.
  * to_scores [E, H] in the forward's order; to_value [R, H, D]; to_key [R, H] (GAT) or [R, H, K]. */
-void NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const I *perm, const NAME(Heads) * a,
+void NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const I *perm, const NAME(Heads) * given,
                        const T *grad, const T *lse, const T *delta, T *to_scores, T *to_value, T *to_key) {
+    const NAME(Heads) here = *given, *a = &here;
     int64_t H = a->H, D = a->D, K = a->K;
     const int64_t *heads = NAME(heads_of)(H, D), *key_heads = NAME(heads_of)(H, K);
     FOR_PIECES {
@@ -502,7 +525,7 @@ void NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const
                     if (a->mode == GAT) to[h] += ds[e * H + h];
                     else
                         NAME(leaky_back)(ds[e * H + h], a->key + (j * H + h) * K, a->query + (i[e] * H + h) * K,
-                                         a->attention + h * K, (T)a->slope, K, to + h * K);
+                                         a->attention + h * K, (T)a->slope, K, to + h * K, NULL);
         }
         free(s);
     }
@@ -538,17 +561,10 @@ void NAME(attend_back_rows)(int threads, int64_t R, const I *ptr, const I *col, 
         for (int64_t block = 0; block < blocks; block++)
             for (int64_t i = NAME(cut)(R, ptr, block, blocks); i < NAME(cut)(R, ptr, block + 1, blocks); i++)
                 for (int64_t e = ptr[i]; e < ptr[i + 1]; e++)
-                    for (int64_t h = 0; h < H; h++) {
-                        const T *key = a->key + (col[e] * H + h) * K, *query = a->query + (i * H + h) * K;
-                        const T *attention = a->attention + h * K;
-                        T s = to_scores[e * H + h], slope = (T)a->slope;
-                        T *to = to_query + (i * H + h) * K, *part = to_attention + (block * H + h) * K;
-                        for (int64_t d = 0; d < K; d++) {
-                            T v = key[d] + query[d], bend = v > 0 ? 1 : slope;
-                            to[d] += s * attention[d] * bend;
-                            part[d] += s * v * bend;
-                        }
-                    }
+                    for (int64_t h = 0; h < H; h++)
+                        NAME(leaky_back)(to_scores[e * H + h], a->key + (col[e] * H + h) * K,
+                                         a->query + (i * H + h) * K, a->attention + h * K, (T)a->slope, K,
+                                         to_query + (i * H + h) * K, to_attention + (block * H + h) * K);
     }
 }
 
@@ -561,6 +577,34 @@ void NAME(keep)(int threads, int64_t count, uint64_t seed, uint64_t below, doubl
         out[2 * n + 1] = (int64_t)(z >> 8 & 0xFFFFFF) < (int64_t)below ? 0 : (T)scale;
     }
     if (count % 2) out[count - 1] = draw(seed, (uint64_t)count - 1) < below ? 0 : (T)scale;
+}
+
+/* sums [3, M] of a * b, a * a and b * b over the columns of each row */
+void NAME(cosine)(int threads, int64_t M, int64_t D, const T *a, const T *b, T *sums) {
+    _Pragma("omp parallel for schedule(static) num_threads(threads)")
+    for (int64_t r = 0; r < M; r++) {
+        const T *one = a + r * D, *two = b + r * D;
+        V ab = {0}, aa = {0}, bb = {0};
+        int64_t d = 0;
+        for (; d + L <= D; d += L) {
+            V p = *(const V *)(one + d), q = *(const V *)(two + d);
+            ab += p * q, aa += p * p, bb += q * q;
+        }
+        T s[3] = {NAME(across)(ab), NAME(across)(aa), NAME(across)(bb)};
+        for (; d < D; d++) s[0] += one[d] * two[d], s[1] += one[d] * one[d], s[2] += two[d] * two[d];
+        for (int k = 0; k < 3; k++) sums[k * M + r] = s[k];
+    }
+}
+
+/* out [M, D] = a * along + b * across, both [M] */
+void NAME(cosine_back)(int threads, int64_t M, int64_t D, const T *a, const T *b, const T *along, const T *across,
+                       T *out) {
+    _Pragma("omp parallel for schedule(static) num_threads(threads)")
+    for (int64_t r = 0; r < M; r++) {
+        const T *one = a + r * D, *two = b + r * D;
+        T p = along[r], q = across[r], *to = out + r * D;
+        _Pragma("GCC ivdep") for (int64_t d = 0; d < D; d++) to[d] = p * one[d] + q * two[d];
+    }
 }
 
 #undef V
