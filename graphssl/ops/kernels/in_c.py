@@ -59,8 +59,9 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
     try:
         return ctypes.CDLL(str(_build(compiler))), ""
     except (OSError, subprocess.SubprocessError) as error:
-        told = getattr(error, "stderr", None) or error
-        return None, f"{compiler} could not build the fast CPU path: {str(told).strip().splitlines()[-1]}"
+        told = str(getattr(error, "stderr", None) or error).strip().splitlines()
+        why = next((line for line in told if "error" in line.lower()), told[0])
+        return None, f"{compiler} could not build the fast CPU path ({why})"
 
 
 def _build(compiler: str) -> Path:

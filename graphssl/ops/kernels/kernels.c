@@ -40,8 +40,20 @@ INLINE uint64_t draw(uint64_t seed, uint64_t counter) {
 /* Runs `body` with rows [first, last) of a piece of equal work; pieces go to threads as they come free. */
 #define PIECES(threads) ((threads) > 1 ? 8 * (threads) : 1)
 
+#define FIRST2(a, b, ...) {a, b}
+#define FIRST4(a, b, c, d, ...) {a, b, c, d}
+#define FIRST8(a, b, c, d, e, f, g, h, ...) {a, b, c, d, e, f, g, h}
+#define FIRST16(...) {__VA_ARGS__}
+
 #define T float
 #define U int32_t
+#if BYTES == 64
+#define HALVES FIRST16
+#elif BYTES == 32
+#define HALVES FIRST8
+#else
+#define HALVES FIRST4
+#endif
 #define I int32_t
 #define SUFFIX f32_i32
 #include "kernels.c"
@@ -54,8 +66,16 @@ INLINE uint64_t draw(uint64_t seed, uint64_t counter) {
 #undef U
 #undef I
 #undef SUFFIX
+#undef HALVES
 #define T double
 #define U int64_t
+#if BYTES == 64
+#define HALVES FIRST8
+#elif BYTES == 32
+#define HALVES FIRST4
+#else
+#define HALVES FIRST2
+#endif
 #define I int32_t
 #define SUFFIX f64_i32
 #include "kernels.c"
@@ -203,12 +223,18 @@ INLINE T NAME(across)(V v) {
     for (int64_t l = 0; l < L; l++) sum += v[l];
     return sum;
 #else
-    for (U half = L / 2; half; half /= 2) {
-        W other;
-        for (U l = 0; l < L; l++) other[l] = l ^ half;
-        v += __builtin_shuffle(v, other);
-    }
+#define FLIP(l, half) ((l) ^ (half))
+#define OTHER(half)                                                                                        \
+    (W)HALVES(FLIP(0, half), FLIP(1, half), FLIP(2, half), FLIP(3, half), FLIP(4, half), FLIP(5, half),     \
+              FLIP(6, half), FLIP(7, half), FLIP(8, half), FLIP(9, half), FLIP(10, half), FLIP(11, half),   \
+              FLIP(12, half), FLIP(13, half), FLIP(14, half), FLIP(15, half))
+    if (L > 8) v += __builtin_shuffle(v, OTHER(8));
+    if (L > 4) v += __builtin_shuffle(v, OTHER(4));
+    if (L > 2) v += __builtin_shuffle(v, OTHER(2));
+    v += __builtin_shuffle(v, OTHER(1));
     return v[0];
+#undef OTHER
+#undef FLIP
 #endif
 }
 
@@ -301,20 +327,27 @@ void NAME(spmm_max)(int threads, int64_t R, const I *ptr, const I *col, int64_t 
 /* On the transpose: to_x [R, H, D], and to_w [E, H] unless NULL. */
 void NAME(spmm_max_back)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, int64_t D, const T *grad,
                          const I *place, const T *x, const T *w, const I *perm, T *to_x, T *to_w) {
-    FOR_PIECES FOR_ROWS(r) {
-        memset(to_x + r * H * D, 0, (size_t)(H * D) * sizeof(T));
-        for (int64_t e = ptr[r]; e < ptr[r + 1]; e++)
-            for (int64_t h = 0; h < H; h++) {
+    FOR_PIECES FOR_ROWS(r) for (int64_t h = 0; h < H; h++) {
+        int64_t at = ptr[r], n = ptr[r + 1] - at, own = (r * H + h) * D;
+        for (int64_t e = at; to_w && e < at + n; e++) to_w[perm[e] * H + h] = 0;
+        for (int64_t d = 0; d < D; d += L) {
+            int64_t wide = D - d < L ? D - d : L;
+            V sum = {0}, mine = {0};
+            for (int64_t l = 0; l < wide; l++) mine[l] = x[own + d + l];
+            for (int64_t e = at; e < at + n; e++) {
                 I here = perm[e];
-                T s = w ? w[here * H + h] : 1, sum = 0;
-                const T *g = grad + (col[e] * H + h) * D;
-                const I *from = place + (col[e] * H + h) * D;
-                int64_t to = (r * H + h) * D;
-                _Pragma("GCC ivdep") for (int64_t d = 0; d < D; d++) to_x[to + d] += from[d] == here ? s * g[d] : 0;
-                if (!to_w) continue;
-                for (int64_t d = 0; d < D; d++) sum += from[d] == here ? g[d] * x[to + d] : 0;
-                to_w[here * H + h] = sum;
+                int64_t from = (col[e] * H + h) * D + d;
+                V g = {0};
+                W first = {0};
+                if (wide == L && sizeof(I) == sizeof(U)) g = *(const V *)(grad + from), first = *(const W *)(place + from);
+                else
+                    for (int64_t l = 0; l < wide; l++) g[l] = grad[from + l], first[l] = (U)place[from + l];
+                g = (V)((W)g & (W)(first == (U)here));
+                sum += (w ? w[here * H + h] : 1) * g;
+                if (to_w) to_w[here * H + h] += NAME(across)(g * mine);
             }
+            for (int64_t l = 0; l < wide; l++) to_x[own + d + l] = sum[l];
+        }
     }
 }
 
@@ -335,7 +368,8 @@ static void NAME(normalise)(T *s, int64_t n, int64_t H, T *lse) {
     for (int64_t h = 0; h < H; h++) {
         T sum = 0;
         for (int64_t e = 0; e < n; e++) sum += s[e * H + h];
-        for (int64_t e = 0; e < n; e++) s[e * H + h] /= sum;
+        T share = 1 / sum;
+        for (int64_t e = 0; e < n; e++) s[e * H + h] *= share;
         lse[h] += sizeof(T) == 4 ? (T)logf(sum) : (T)log(sum);
     }
 }
@@ -396,15 +430,12 @@ typedef struct {
     uint64_t seed;
 } NAME(Heads);
 
-/* s [H]: the scores of entry e from column j to row i */
+/* s [H]: the scores of entry e from column j to row i; of GAT's what is to go through `leaky` */
 INLINE void NAME(score)(const NAME(Heads) * a, int64_t i, int64_t j, int64_t e, T *s) {
     int64_t H = a->H, K = a->K;
     if (a->mode == GAT) {
         const T *source = a->key + j * H, *target = a->query + i * H;
-        for (int64_t h = 0; h < H; h++) {
-            T sum = source[h] + target[h];
-            s[h] = sum > 0 ? sum : (T)a->slope * sum;
-        }
+        for (int64_t h = 0; h < H; h++) s[h] = source[h] + target[h];
         return;
     }
     const T *key = a->key + j * H * K, *query = a->query + i * H * K;
@@ -413,11 +444,32 @@ INLINE void NAME(score)(const NAME(Heads) * a, int64_t i, int64_t j, int64_t e, 
         else s[h] = (T)a->slope * NAME(dot)(query, key, K) + (a->bias ? a->bias[e * H + h] : 0);
 }
 
+/* a where x is above zero, else b; in each place */
+INLINE V NAME(where)(V x, V a, V b) {
+    W above = x > (V){0};
+    return (V)(((W)a & above) | ((W)b & ~above));
+}
+
+/* s[0, n) = leaky(s); s is padded to a multiple of L */
+INLINE void NAME(leaky)(T *s, int64_t n, T slope) {
+    for (int64_t e = 0; e < n; e += L) {
+        V v = *(V *)(s + e);
+        *(V *)(s + e) = NAME(where)(v, v, v * slope);
+    }
+}
+
 /* keep [H]: what dropout leaves of entry e, 0 or 1 / (1 - p) */
 INLINE void NAME(kept)(const NAME(Heads) * a, int64_t e, T *keep) {
     uint64_t below = (uint64_t)(a->drop * 16777216.0 + 0.5);
     T scale = (T)(1 / (1 - a->drop));
-    for (int64_t h = 0; h < a->H; h++) keep[h] = draw(a->seed, (uint64_t)(e * a->H + h)) < below ? 0 : scale;
+    if (a->H % 2)
+        for (int64_t h = 0; h < a->H; h++) keep[h] = draw(a->seed, (uint64_t)(e * a->H + h)) < below ? 0 : scale;
+    else
+        for (int64_t h = 0; h < a->H; h += 2) { /* one mix is two draws */
+            uint64_t z = mix(a->seed, (uint64_t)(e * a->H + h) / 2);
+            keep[h] = z >> 40 < below ? 0 : scale;
+            keep[h + 1] = (z >> 8 & 0xFFFFFF) < below ? 0 : scale;
+        }
 }
 
 INLINE void NAME(fetch)(const T *row, int64_t width) {
@@ -440,6 +492,7 @@ void NAME(attend)(int threads, int64_t R, const I *ptr, const I *col, const NAME
                 if (at + e + AHEAD < ptr[R]) NAME(fetch)(a->key + col[at + e + AHEAD] * H * K, H * K);
                 NAME(score)(a, i, col[at + e], at + e, s + e * H);
             }
+            if (a->mode == GAT) NAME(leaky)(s, n * H, (T)a->slope);
             NAME(normalise)(s, n, H, lse + i * H);
             if (a->drop > 0) {
                 for (int64_t e = 0; e < n; e++) NAME(kept)(a, at + e, keep + e * H);
@@ -488,13 +541,18 @@ void NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const
         int64_t have = 0;
         FOR_ROWS(j) {
             int64_t at = ptr[j], n = ptr[j + 1] - at, size = n * H + L;
-            s = NAME(room)(s, &have, 3 * size);
-            T *ds = s + size, *keep = ds + size;
+            s = NAME(room)(s, &have, 4 * size);
+            T *ds = s + size, *keep = ds + size, *inner = keep + size;
             const T *value = a->value + j * H * D;
             const I *i = col + at;
+            T slope = a->mode == GAT ? (T)a->slope : 1;
             for (int64_t e = 0; e < n; e++) {
                 NAME(score)(a, i[e], j, perm[at + e], ds + e * H);
-                for (int64_t h = 0; h < H; h++) s[e * H + h] = ds[e * H + h] - lse[i[e] * H + h];
+                for (int64_t h = 0; h < H; h++) s[e * H + h] = lse[i[e] * H + h];
+            }
+            for (int64_t e = 0; e < n * H; e += L) {
+                V v = *(V *)(ds + e);
+                *(V *)(s + e) = NAME(where)(v, v, v * slope) - *(V *)(s + e);
             }
             NAME(exps)(s, n * H);
             if (a->drop > 0)
@@ -502,14 +560,18 @@ void NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const
             for (int64_t e = 0; e < n; e++) {
                 if (at + e + 4 < ptr[R]) NAME(fetch)(grad + i[e + 4] * H * D, H * D);
                 const T *from = grad + i[e] * H * D;
-                for (int64_t h = 0; h < H; h++) {
-                    T inner = NAME(dot)(from + h * D, value + h * D, D), score = ds[e * H + h], slope = 1;
-                    if (a->drop > 0) inner *= keep[e * H + h];
-                    if (a->mode == GAT && score <= 0) slope = (T)a->slope; /* leaky keeps the sign */
-                    ds[e * H + h] = slope * s[e * H + h] * (inner - delta[i[e] * H + h]);
-                    to_scores[perm[at + e] * H + h] = ds[e * H + h];
-                }
+                for (int64_t h = 0; h < H; h++) inner[e * H + h] = NAME(dot)(from + h * D, value + h * D, D);
             }
+            if (a->drop > 0)
+                for (int64_t e = 0; e < n * H; e++) inner[e] *= keep[e];
+            for (int64_t e = 0; e < n; e++)
+                for (int64_t h = 0; h < H; h++) inner[e * H + h] -= delta[i[e] * H + h];
+            for (int64_t e = 0; e < n * H; e += L) { /* leaky keeps the sign */
+                V v = *(V *)(ds + e), one = (V){0} + 1;
+                *(V *)(ds + e) = NAME(where)(v, one, one * slope) * *(V *)(s + e) * *(V *)(inner + e);
+            }
+            for (int64_t e = 0; e < n; e++)
+                for (int64_t h = 0; h < H; h++) to_scores[perm[at + e] * H + h] = ds[e * H + h];
             if (a->drop > 0)
                 for (int64_t e = 0; e < n * H; e++) s[e] *= keep[e];
             NAME(total)(grad, i, s, n, n, H, D, heads, to_value + j * H * D);
