@@ -184,12 +184,14 @@ PACKAGES = {
     "dgl": "DGL graphs as input; pip install dgl",
     "ogb": "downloading OGB data sets; pip install ogb",
     "rdkit": "making the shipped molecules anew; pip install rdkit",
+    "triton": "fast sparse ops on CUDA; pip install triton",
 }  # fmt: skip
 
 
 def doctor(a: argparse.Namespace) -> int:
     import torch
 
+    from graphssl import ops
     from graphssl.data import search_path
 
     missing = []
@@ -203,6 +205,8 @@ def doctor(a: argparse.Namespace) -> int:
     mkl = "with" if torch.backends.mkl.is_available() else "without"
     print(f"{'GPU':<18}{gpu}")
     print(f"{'CPU':<18}{torch.get_num_threads()} threads, {mkl} MKL")
+    fast = ops.missing("c")
+    print(f"{'sparse ops':<18}{f'in torch, several times slower: {fast}' if fast else 'in C, compiled here'} (CPU)")
     for folder in search_path():
         print(f"{'data':<18}{folder}{'' if folder.is_dir() else ' (not there)'}")
     return complain(f"required packages are missing: {', '.join(missing)}; pip install graphssl", 1) if missing else 0

@@ -29,7 +29,7 @@ from graphssl.errors import UserError, unknown
 from graphssl.finetune import finetune
 from graphssl.graph import Graph
 from graphssl.methods import Method
-from graphssl.ops import Content, Rows, dense
+from graphssl.ops import Content, Rows, dense, missing
 from graphssl.plot import check_picture, draw
 from graphssl.probes import EDGE_EXPOSURE, get_protocol, judge
 from graphssl.recipes import Plan, Published, Recipe, Spec, get_recipe
@@ -66,7 +66,7 @@ def versions() -> dict[str, str]:
     return {
         "graphssl": version("graphssl"), "python": platform.python_version(), "torch": torch.__version__,
         "torch_geometric": version("torch_geometric"), "numpy": np.__version__, "machine": platform.machine(),
-        "threads": str(torch.get_num_threads()),
+        "threads": str(torch.get_num_threads()), "ops": "torch" if missing("c") else "c",
     }  # fmt: skip
 
 

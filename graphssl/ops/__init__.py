@@ -1,6 +1,7 @@
-"""Sparse kernels, one public function each."""
+"""Sparse kernels, one public function each; ``using`` forces the path they take, ``backend`` tells which ran."""
 
 from graphssl.ops.choose import backend as backend
+from graphssl.ops.choose import missing as missing
 from graphssl.ops.choose import using as using
 from graphssl.ops.contrast import info_nce as info_nce
 from graphssl.ops.contrast import scaled_cosine as scaled_cosine

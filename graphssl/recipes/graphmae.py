@@ -43,14 +43,15 @@ def graphmae(
 
     ``graphssl pretrain cora`` is the paper's Cora row, 84.2 ± 0.4 by ``node-linear`` with GraphMAE's weight decay, and
     ``citeseer`` 73.4 ± 0.4: both from configs.yml, both reached over five seeds (benchmarks/results/quality.md). Cora
-    takes about four minutes on two cores (benchmarks/results/speed-step-2t.json). Data without a name: the signature's
+    takes about four minutes on two cores (benchmarks/results/quality.md). Data without a name: the signature's
     values for one graph (meant for node classification on sparse or dense features), and for a list of graphs a GIN of
     width 256 in batches of 32 (meant for graph classification).
 
     ``mask`` is the share of hidden nodes, ``replace`` the share of those that show another node's content, ``alpha``
     the exponent of the scaled cosine error, ``decoder`` a name as for ``encoder`` ("mlp" decodes without re-masking),
     ``decay`` a cosine decay of the learning rate to zero. ``shared_dropout`` gives all mask tokens of a step one
-    dropout mask: faster by a third on bags of words, as accurate (benchmarks/results/quality.md).
+    dropout mask, so that they cost one row; what it saves and what it does to accuracy stand in
+    benchmarks/results/speed.md and quality.md.
     """
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, attention_dropout=attention_dropout,
