@@ -282,7 +282,7 @@ def _gradient(ctx, grads):
     made = iter(torch.ops.graphssl.message_back(
         ctx.kernel, ctx.path, pattern, ctx.columns, grads[0], results, tensors, settings, seed
     ))  # fmt: skip
-    of_settings = None if settings else []  # torch asks for this shape of nothing
+    of_settings: list | None = None if settings else []  # torch asks for this shape of nothing
     return None, None, [None] * P, None, [None if t is None else next(made) for t in tensors], of_settings, None
 
 

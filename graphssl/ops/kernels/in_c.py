@@ -70,17 +70,27 @@ def _build(compiler: str) -> Path:
     about = [SOURCE.read_text(), version, " ".join(FLAGS), platform.machine(), _processor(), torch.__version__]
     name = f"kernels-{hashlib.sha256('|'.join(about).encode()).hexdigest()[:16]}.so"
     for folder in _caches():
-        if (folder / name).exists():
-            return folder / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if not _ours(folder):  # what is loaded from there runs as this user
+                continue
+            if (folder / name).exists():
+                return folder / name
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 built = _compile(compiler, Path(scratch))
                 os.replace(built, folder / name)  # whole or not at all, whoever else builds it now
             return folder / name
-        except PermissionError:
+        except (PermissionError, FileExistsError, NotADirectoryError):
             continue
-    raise OSError("no folder to keep it in is writable; set XDG_CACHE_HOME")
+    raise OSError("error: no folder of the user's own to keep it in is writable; set XDG_CACHE_HOME")
+
+
+def _ours(folder: Path) -> bool:
+    """Whether nobody else can write to ``folder``."""
+    if not hasattr(os, "getuid"):
+        return True
+    status = folder.stat()
+    return status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
 def _compile(compiler: str, folder: Path) -> Path:
