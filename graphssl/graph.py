@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from graphssl.errors import UserError
 from graphssl.ops import CSR, Content, Rows, places, pointers
+from graphssl.ops.csr import cached_property
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)

@@ -31,6 +31,8 @@ _ran: dict[str, str] = {}
 def using(path: str) -> Iterator[None]:
     """Within, every op takes ``path``, one of PATHS, and fails where it cannot; ops without that path take their own.
 
+    It holds for this thread, and for code that torch.compile traces within, for good.
+
     Raises UserError for an unknown path, or one that this machine lacks.
     """
     if path not in PATHS:
@@ -46,12 +48,14 @@ def using(path: str) -> Iterator[None]:
 
 
 def backend(op: str) -> str | None:
-    """The path that the last call of ``op`` took, forward or backward; None where it has not run yet."""
+    """The path that the last call of ``op`` took; None where it has not run yet, or only in code that is compiled."""
     return _ran.get(op)
 
 
 def choose(op: str, like: Tensor, paths: tuple[str, ...] = PATHS) -> str:
     """The path for a call of ``op``, which has ``paths``, on a tensor such as ``like``."""
+    if not like.is_floating_point():
+        paths = ("reference",)  # integers are summed as such
     return _choose(op, like.device.type, paths)
 
 

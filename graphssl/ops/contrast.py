@@ -110,7 +110,7 @@ class _ScaledCosineOfRows(torch.autograd.Function):
     def forward(ctx, pred: Tensor, target: Rows, alpha: float) -> Tensor:
         pred = pred.contiguous()
         csr, value = target.csr, target.value.to(pred.dtype)
-        where = csr.row * pred.size(1) + csr.col
+        where = csr.row.long() * pred.size(1) + csr.col
         dot = segment_reduce(csr, pred.view(-1).index_select(0, where) * value)
         lengths = torch.linalg.vector_norm(pred, dim=1), segment_reduce(csr, value * value).sqrt()
         product = lengths[0].clamp(min=EPS) * lengths[1].clamp(min=EPS)
@@ -144,7 +144,7 @@ def info_nce(
     (N - 1) / ``negatives``, so that the sum over them is the exact one on average; its logarithm is too small on
     average, by about half the squared relative error of the sum. Neighbouring anchors of the draw share their nodes.
 
-    Raises UserError where shapes differ or a setting is not positive.
+    torch.compile breaks its graph here. Raises UserError where shapes differ or a setting is not positive.
     """
     _check(a, b, "a", "b")
     for name, value in (("tau", tau), ("negatives", negatives)):

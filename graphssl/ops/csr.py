@@ -5,12 +5,37 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from graphssl.errors import UserError
+
+
+class Lazy:
+    """As functools', without the lock that Python 3.11's has, which torch.compile cannot trace."""
+
+    def __init__(self, make):
+        self.make, self.__doc__ = make, make.__doc__
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        if instance is None:
+            return self
+        value = self.make(instance)
+        instance.__dict__[self.name] = value
+        return value
+
+
+if TYPE_CHECKING:
+    from functools import cached_property
+else:
+    cached_property = Lazy
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +100,7 @@ class CSR:
             perm = theirs.index_select(0, perm.index_select(0, where)).to(perm.dtype)
         ptr = place.index_select(0, self.ptr).to(self.ptr.dtype)
         kept = CSR(ptr, self.col.index_select(0, where), perm, self.shape)
+        kept.__dict__.update({"_checked": True} if "_checked" in self.__dict__ else {})
         if 4 * kept.nnz >= self.nnz or "transpose" in self.__dict__:
             kept.__dict__["_whole"] = self, keep
         return kept
@@ -86,8 +112,22 @@ class CSR:
         whole = self.keep(rows.index_select(0, self.row))
         taken = CSR(F.pad(self.degree[rows].cumsum(0), (1, 0)).to(self.ptr.dtype), whole.col, None,
                     (int(rows.sum()), self.shape[1]))  # fmt: skip
+        taken.__dict__.update({"_checked": True} if "_checked" in self.__dict__ else {})
         taken.__dict__["_taken"] = whole, rows.cumsum(0).to(self.col.dtype) - 1
         return taken
+
+    def check(self) -> None:
+        """Raises UserError where ``ptr`` and ``col`` are no R x C pattern; on the CPU, where kernels read unchecked."""
+        if self.col.device.type != "cpu" or "_checked" in self.__dict__ or torch.compiler.is_compiling():
+            return
+        (R, C), E, ptr, col = self.shape, self.nnz, self.ptr, self.col
+        whole = len(ptr) == R + 1 and int(ptr[0]) == 0 and int(ptr[-1]) == E and bool((ptr.diff() >= 0).all())
+        if not whole or (E and not 0 <= int(col.min()) <= int(col.max()) < C):
+            raise UserError(
+                f"this CSR is no {R} x {C} pattern: ptr has to rise from 0 to the {E} entries of col in {R + 1} "
+                f"numbers, and col to hold columns from 0 to {C - 1}"
+            )
+        self.__dict__["_checked"] = True
 
     def tensors(self) -> list[Tensor]:
         """What a registered operator takes in place of the pattern; see ``from_tensors``."""

@@ -1,11 +1,15 @@
 """Sums over neighbourhoods and attention within them: what each op promises, and the one way from it to a kernel.
 
-``graph`` is a Graph or a CSR, R x C with E entries: R targets receive from C sources. Gradients reach every
-floating-point input. Equal inputs give equal bits, from run to run, on every path but ``reference`` on CUDA.
+``graph`` is a Graph or a CSR, R x C with E entries: R targets receive from C sources. What stands along edges stands
+in the order of the CSR's entries; where it has a ``perm``, that is ``values[csr.perm]`` of the caller's. Inputs of
+several types are taken in the type that holds them all, and so is the result; half precision is summed in float32.
+Gradients reach every floating-point input. Equal inputs give equal bits, from run to run and whatever the number of
+threads, on ``c`` and ``triton``.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -36,9 +40,9 @@ def spmm(graph: HasCSR | CSR, x: Tensor, weight: Tensor | None = None, reduce: s
     csr = _pattern(graph)
     if x.ndim not in (2, 3):
         raise UserError(f"ops.spmm got x of shape {tuple(x.shape)}; expected [sources, D] or [sources, heads, D]")
-    _expect("ops.spmm", "x", x, csr.shape[1], *x.shape[1:])
+    _expect("ops.spmm", csr, "x", x, csr.shape[1], *x.shape[1:])
     if weight is not None:
-        _expect("ops.spmm", "weight", weight, csr.nnz, *x.shape[1:-1])
+        _expect("ops.spmm", csr, "weight", weight, csr.nnz, *x.shape[1:-1])
     return _spmm("spmm", csr, x, weight, reduce)
 
 
@@ -49,7 +53,9 @@ def segment_reduce(graph: HasCSR | CSR, values: Tensor, reduce: str = "sum") -> 
     Raises UserError for shapes that do not fit and for an unknown ``reduce``.
     """
     csr = _pattern(graph)
-    _expect("ops.segment_reduce", "values", values, csr.nnz, *values.shape[1:])
+    if values.ndim == 0:
+        raise UserError("ops.segment_reduce got a single number; expected values of shape [edges, ...]")
+    _expect("ops.segment_reduce", csr, "values", values, csr.nnz, *values.shape[1:])
     rows = values.reshape(csr.nnz, math.prod(values.shape[1:]))
     return _spmm("segment_reduce", csr.members, rows, None, reduce).view(csr.shape[0], *values.shape[1:])
 
@@ -60,7 +66,8 @@ def segment_softmax(graph: HasCSR | CSR, scores: Tensor) -> Tensor:
     Raises UserError for shapes that do not fit.
     """
     csr = _pattern(graph)
-    _expect("ops.segment_softmax", "scores", scores, csr.nnz, scores.size(-1))
+    _expect_heads("ops.segment_softmax", "scores", scores, "[edges, heads]")
+    _expect("ops.segment_softmax", csr, "scores", scores, csr.nnz, scores.size(-1))
     path = choose("segment_softmax", scores, ("reference", "c", "triton"))
     return reference.segment_softmax(csr, scores) if path == "reference" else _call("softmax", path, csr, [scores])
 
@@ -75,10 +82,11 @@ def gat_attention(
     arXiv:1710.10903 eq. 2-6. Raises UserError for shapes that do not fit.
     """
     csr = _pattern(graph)
+    _expect_heads("ops.gat_attention", "x", x, "[sources, heads, D]")
     R, C, H = *csr.shape, x.size(1)
-    _expect("ops.gat_attention", "x", x, C, H, x.size(-1))
-    _expect("ops.gat_attention", "source", source, C, H)
-    _expect("ops.gat_attention", "target", target, R, H)
+    _expect("ops.gat_attention", csr, "x", x, C, H, x.size(-1))
+    _expect("ops.gat_attention", csr, "source", source, C, H)
+    _expect("ops.gat_attention", csr, "target", target, R, H)
     path, seed = choose("gat_attention", x), _seed(dropout)
     if path in ("reference", "torch"):
         return _attend(path, csr, reference.gat_scores(csr, source, target, slope), x, dropout, seed)
@@ -94,10 +102,11 @@ def gatv2_attention(
     arXiv:2105.14491 eq. 7. Raises UserError for shapes that do not fit.
     """
     csr = _pattern(graph)
+    _expect_heads("ops.gatv2_attention", "x", x, "[sources, heads, D]")
     R, C, H, D = *csr.shape, x.size(1), x.size(-1)
-    _expect("ops.gatv2_attention", "x", x, C, H, D)
-    _expect("ops.gatv2_attention", "target", target, R, H, D)
-    _expect("ops.gatv2_attention", "attention", attention, H, D)
+    _expect("ops.gatv2_attention", csr, "x", x, C, H, D)
+    _expect("ops.gatv2_attention", csr, "target", target, R, H, D)
+    _expect("ops.gatv2_attention", csr, "attention", attention, H, D)
     path, seed = choose("gatv2_attention", x), _seed(dropout)
     if path in ("reference", "torch"):
         return _attend(path, csr, reference.gatv2_scores(csr, x, target, attention, slope), x, dropout, seed)
@@ -115,12 +124,14 @@ def qkv_attention(
     Raises UserError for shapes that do not fit.
     """
     csr = _pattern(graph)
+    for name, tensor in (("query", query), ("key", key), ("value", value)):
+        _expect_heads("ops.qkv_attention", name, tensor, "[nodes, heads, D]")
     R, C, H, K = *csr.shape, query.size(1), query.size(-1)
-    _expect("ops.qkv_attention", "query", query, R, H, K)
-    _expect("ops.qkv_attention", "key", key, C, H, K)
-    _expect("ops.qkv_attention", "value", value, C, H, value.size(-1))
+    _expect("ops.qkv_attention", csr, "query", query, R, H, K)
+    _expect("ops.qkv_attention", csr, "key", key, C, H, K)
+    _expect("ops.qkv_attention", csr, "value", value, C, H, value.size(-1))
     if bias is not None:
-        _expect("ops.qkv_attention", "bias", bias, csr.nnz, H)
+        _expect("ops.qkv_attention", csr, "bias", bias, csr.nnz, H)
     scale = max(K, 1) ** -0.5 if scale is None else scale
     path, seed = choose("qkv_attention", query), _seed(dropout)
     if path in ("reference", "torch"):
@@ -129,12 +140,22 @@ def qkv_attention(
 
 
 def _pattern(graph: HasCSR | CSR) -> CSR:
-    return graph if isinstance(graph, CSR) else graph.csr
+    csr = graph if isinstance(graph, CSR) else graph.csr
+    csr.check()
+    return csr
 
 
-def _expect(op: str, name: str, tensor: Tensor, *shape: int) -> None:
+def _expect(op: str, csr: CSR, name: str, tensor: Tensor, *shape: int) -> None:
+    device = csr.col.device
     if tensor.shape != shape:
         raise UserError(f"{op} got {name} of shape {tuple(tensor.shape)}; for this graph it has to be {shape}")
+    if tensor.device != device:
+        raise UserError(f"{op} got {name} on {tensor.device} and a graph on {device}; move one of them")
+
+
+def _expect_heads(op: str, name: str, tensor: Tensor, form: str) -> None:
+    if tensor.ndim != form.count(",") + 1:
+        raise UserError(f"{op} got {name} of shape {tuple(tensor.shape)}; expected {form}")
 
 
 def _seed(dropout: float) -> Tensor:
@@ -153,6 +174,8 @@ def _spmm(op: str, csr: CSR, x: Tensor, weight: Tensor | None, reduce: str) -> T
         return reference.spmm(csr, x, weight, reduce)
     if reduce == "max":
         return _call("spmm_max", path, csr, [x, weight])
+    if reduce == "mean" and x.itemsize < 4:  # the sum may not fit, nor be exact enough to divide
+        return _spmm(op, csr, x.float(), weight, reduce).to(x.dtype)
     out = _call("spmm", path, csr, [x, weight])
     return out / csr.degree.clamp(min=1).view(-1, *[1] * (x.ndim - 1)) if reduce == "mean" else out
 
@@ -169,6 +192,8 @@ def _attend(path: str, csr: CSR, scores: Tensor, values: Tensor, p: float, seed:
 
 def _call(kernel: str, path: str, csr: CSR, tensors: list[Tensor | None], *numbers: Any) -> Tensor:
     """The first result of ``kernel`` (csr, *tensors, *numbers) of ``path``, with its gradient."""
+    dtype = functools.reduce(torch.promote_types, (t.dtype for t in tensors if t is not None))
+    tensors = [t if t is None or t.dtype is dtype else t.to(dtype) for t in tensors]
     if torch.compiler.is_compiling():
         *settings, seed = numbers or (None,)
         return torch.ops.graphssl.message(
@@ -191,18 +216,18 @@ def forward(
 
 def backward(
     kernel: str, path: str, csr: CSR, grad: Tensor, results: Sequence[Tensor], tensors: Sequence[Tensor | None],
-    numbers: Sequence[Any], need_weight: bool,
+    numbers: Sequence[Any], needs: Sequence[bool],
 ) -> Sequence[Tensor | None]:  # fmt: skip
-    """Gradients to the ``tensors`` of a kernel, given what its forward returned."""
+    """Gradients to the ``tensors`` of a kernel, given what its forward returned; None where none ``needs`` be."""
     back, grad = getattr(kernels(path), f"{kernel}_back"), grad.contiguous()
     if kernel == "softmax":
         return (back(csr, *results, grad),)
     if not kernel.startswith("spmm"):
         return back(csr, grad, *results, *tensors, *numbers)
     if not _flat(kernel, tensors):
-        return back(csr, grad, *results[1:], *tensors, need_weight)
+        return back(csr, grad, *results[1:], *tensors, *needs)
     heads = [t if t is None else t.unsqueeze(1) for t in tensors]
-    return [g if g is None else g.squeeze(1) for g in back(csr, grad.unsqueeze(1), *results[1:], *heads, need_weight)]
+    return [g if g is None else g.squeeze(1) for g in back(csr, grad.unsqueeze(1), *results[1:], *heads, *needs)]
 
 
 def _flat(kernel: str, tensors: Sequence[Tensor | None]) -> bool:
@@ -225,8 +250,8 @@ class _Kernel(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, grad: Tensor):
         results, tensors = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
-        need_weight = len(tensors) > 1 and ctx.needs_input_grad[5]
-        grads = backward(ctx.kernel, ctx.path, ctx.csr, grad, results, tensors, ctx.numbers, need_weight)
+        needs = ctx.needs_input_grad[4:]
+        grads = backward(ctx.kernel, ctx.path, ctx.csr, grad, results, tensors, ctx.numbers, needs)
         return None, None, None, None, *grads
 
 
@@ -251,7 +276,7 @@ def _(kernel, path, pattern, columns, tensors, settings, seed):
     if kernel == "spmm_max":
         return [out, out.new_empty(out.shape, dtype=pattern[1].dtype)]
     exact = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return [out, x.new_empty(*([2] if path == "triton" else []), R, x.size(1), dtype=exact)]
+    return [out, x.new_empty(2, R, x.size(1), dtype=exact)]
 
 
 @torch.library.custom_op("graphssl::message_back", mutates_args=())
@@ -260,7 +285,7 @@ def _message_back(
     tensors: Sequence[Tensor | None], settings: Sequence[float], seed: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
     numbers, csr = [] if seed is None else [*settings, seed], CSR.from_tensors(pattern, columns)
-    grads = backward(kernel, path, csr, grad, results, tensors, numbers, need_weight=True)
+    grads = backward(kernel, path, csr, grad, results, tensors, numbers, [t is not None for t in tensors])
     return [g.clone() for g in grads if g is not None]  # an operator must not return what it was given
 
 

@@ -28,7 +28,7 @@ def segment_reduce(csr: CSR, values: Tensor, reduce: str) -> Tensor:
         fixed = values.detach()
         top = fixed.new_zeros(shape).scatter_reduce(0, spread, fixed, "amax", include_self=False)
         entry = torch.arange(csr.nnz, device=row.device).view(-1, *[1] * (values.ndim - 1)).expand_as(values)
-        entry = entry.where(fixed == top[row], csr.nnz)
+        entry = entry.where((fixed == top[row]) | fixed.isnan(), csr.nnz)  # a NaN shows
         first = entry.new_full(shape, csr.nnz).scatter_reduce(0, spread, entry, "amin")
         return torch.cat([values, values.new_zeros(1, *shape[1:])]).gather(0, first)
     out = values.new_zeros(shape).index_add(0, row, values)

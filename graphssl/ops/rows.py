@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from graphssl.ops import counter
 from graphssl.ops.choose import choose, kernels
-from graphssl.ops.csr import CSR, pointers
+from graphssl.ops.csr import CSR, cached_property, pointers
 from graphssl.ops.message import spmm
 
 
@@ -189,7 +188,9 @@ def _kept(shape: tuple[int, ...], p: float, like: Tensor) -> Tensor:
     """Zeros with probability ``p``, else 1 / (1 - p); a fifth of the time of F.dropout's on a CPU."""
     if p == 1.0:
         return like.new_zeros(shape)
-    path, count = choose("dropout", like, ("reference", "torch", "c")), math.prod(shape)
+    compiled = torch.compiler.is_compiling()
+    path = choose("dropout", like, ("torch",) if compiled else ("reference", "torch", "c"))
+    count = math.prod(shape)
     if path == "c":
         return kernels("c").kept(counter.seed(), count, p, like.dtype).view(shape)
     if path == "reference":

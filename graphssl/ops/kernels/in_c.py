@@ -12,10 +12,14 @@ import ctypes
 import hashlib
 import os
 import platform
+import shlex
 import shutil
+import stat
 import subprocess
 import sysconfig
 import tempfile
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -53,64 +57,65 @@ def missing() -> str:
 @cache
 def _library() -> tuple[ctypes.CDLL | None, str]:
     """The compiled kernels, or None and why."""
-    compiler = os.environ.get("CC") or next(filter(shutil.which, ("cc", "gcc", "clang")), None)
-    if compiler is None:
+    compiler = shlex.split(os.environ.get("CC", "")) or [c for c in ("cc", "gcc", "clang") if shutil.which(c)][:1]
+    if not compiler:
         return None, "no C compiler was found (cc, gcc, clang or $CC); install one, and the fast CPU path is built"
     try:
-        return ctypes.CDLL(str(_build(compiler))), ""
+        return _build(compiler), ""
     except (OSError, subprocess.SubprocessError) as error:
         told = str(getattr(error, "stderr", None) or error).strip().splitlines()
         why = next((line for line in told if "error" in line.lower()), told[0])
-        return None, f"{compiler} could not build the fast CPU path ({why})"
+        return None, f"{shlex.join(compiler)} could not build the fast CPU path ({why})"
 
 
-def _build(compiler: str) -> Path:
+def _build(compiler: list[str]) -> ctypes.CDLL:
     """The shared library for this source, compiler and processor; built where the cache lacks it."""
-    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True).stdout
-    about = [SOURCE.read_text(), version, " ".join(FLAGS), platform.machine(), _processor(), torch.__version__]
+    asked = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    about = [SOURCE.read_text(), asked.stdout, " ".join(FLAGS), platform.machine(), _processor(), torch.__version__]
     name = f"kernels-{hashlib.sha256('|'.join(about).encode()).hexdigest()[:16]}.so"
     for folder in _caches():
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not _ours(folder):  # what is loaded from there runs as this user
                 continue
-            if (folder / name).exists():
-                return folder / name
+            with suppress(OSError):
+                return ctypes.CDLL(str(folder / name))
             with tempfile.TemporaryDirectory(dir=folder) as scratch:
                 built = _compile(compiler, Path(scratch))
                 os.replace(built, folder / name)  # whole or not at all, whoever else builds it now
-            return folder / name
-        except (PermissionError, FileExistsError, NotADirectoryError):
+            return ctypes.CDLL(str(folder / name))
+        except OSError:  # read-only, full, not to be executed from: the next one
             continue
-    raise OSError("error: no folder of the user's own to keep it in is writable; set XDG_CACHE_HOME")
+    raise OSError("error: found no folder of the user's own to build it in; set XDG_CACHE_HOME")
 
 
 def _ours(folder: Path) -> bool:
     """Whether nobody else can write to ``folder``."""
     if not hasattr(os, "getuid"):
         return True
-    status = folder.stat()
-    return status.st_uid == os.getuid() and not status.st_mode & 0o022
+    status = folder.lstat()
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o022
 
 
-def _compile(compiler: str, folder: Path) -> Path:
+def _compile(compiler: list[str], folder: Path) -> Path:
     """Compiles into ``folder``; the first set of flags that the compiler takes and that loads."""
     tuned = ["-march=native"] if platform.machine().lower() in ("x86_64", "amd64") else ["-mcpu=native"]
-    error: Exception = OSError("it was never tried")
+    error: Exception | None = None
     # without -fopenmp at the link, the calls to OpenMP are resolved by what torch has loaded, if it has
     attempts = [([*tuned, "-fopenmp"], []), ([*tuned, "-fopenmp"], ["-fopenmp"]), (tuned, []), ([], [])]
     for flags, link in attempts:
         built = folder / f"kernels{sysconfig.get_config_var('SHLIB_SUFFIX') or '.so'}"
         try:
             for command in (
-                [compiler, *FLAGS, *flags, "-c", str(SOURCE), "-o", str(folder / "kernels.o")],
-                [compiler, "-shared", *link, str(folder / "kernels.o"), "-o", str(built), "-lm"],
+                [*compiler, *FLAGS, *flags, "-c", str(SOURCE), "-o", str(folder / "kernels.o")],
+                [*compiler, "-shared", *link, str(folder / "kernels.o"), "-o", str(built), "-lm"],
             ):
                 subprocess.run(command, capture_output=True, text=True, check=True, timeout=300)
             ctypes.CDLL(str(built), mode=os.RTLD_NOW)
             return built
         except (OSError, subprocess.SubprocessError) as failure:
-            error = failure
+            error = error or failure
+    assert error is not None
     raise error
 
 
@@ -123,18 +128,20 @@ def _processor() -> str:
         return platform.processor()
 
 
-def _caches() -> list[Path]:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphssl"
-    return [home, Path(tempfile.gettempdir()) / f"graphssl-{os.getuid() if hasattr(os, 'getuid') else 'user'}"]
+def _caches() -> Iterator[Path]:
+    with suppress(RuntimeError):  # a user without a home
+        yield Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "graphssl" / "kernels"
+    yield Path(tempfile.gettempdir()) / f"graphssl-{os.getuid() if hasattr(os, 'getuid') else 'kernels'}"
 
 
 # arguments of kernels.c after the number of threads: n integer, p address, d float64
 SIGNATURES = {
     "spmm": "nppnnpppp", "sddmm": "nppnnpppp", "spmm_max": "nppnnpppp", "spmm_max_back": "nppnnppppppp",
-    "softmax": "npnpp", "softmax_back": "npnppp", "inner": "nnnppp", "attend": "nppppp",
-    "attend_back": "npppppppppp", "attend_back_rows": "nppppp" + "np", "keep": "nnndp", "cosine": "nnppp",
+    "softmax": "npnpp", "softmax_back": "npnppp", "inner": "nnnppp", "attend": "npppppp",
+    "attend_back": "nppppppppppp", "attend_back_rows": "nppppp" + "np", "keep": "nnndp", "cosine": "nnppp",
     "cosine_back": "nnppppp",
 }  # fmt: skip
+HUNGRY = "spmm", "softmax", "attend", "attend_back"  # those that say whether memory ran out
 KINDS = {"n": ctypes.c_int64, "p": ctypes.c_void_p, "d": ctypes.c_double}
 
 
@@ -142,7 +149,8 @@ KINDS = {"n": ctypes.c_int64, "p": ctypes.c_void_p, "d": ctypes.c_double}
 def _function(name: str, bits: int, index_bits: int) -> Any:
     """A function of kernels.c for numbers and indices of so many bits."""
     function = getattr(_library()[0], f"{name}_f{bits}_i{index_bits}")
-    function.restype, function.argtypes = None, [ctypes.c_int, *(KINDS[kind] for kind in SIGNATURES[name])]
+    function.restype = ctypes.c_int if name in HUNGRY else None
+    function.argtypes = [ctypes.c_int, *(KINDS[kind] for kind in SIGNATURES[name])]
     return function
 
 
@@ -150,7 +158,8 @@ def _run(name: str, like: Tensor, index: Tensor | None, work: int, *args: Any) -
     """Calls ``name`` of kernels.c for the types of ``like`` and ``index``; tensors are passed by address."""
     function = _function(name, 8 * like.itemsize, 32 if index is None else 8 * index.itemsize)
     threads = torch.get_num_threads() if work > SMALL else 1
-    function(threads, *[a.data_ptr() if isinstance(a, Tensor) else a for a in args])
+    if function(threads, *[a.data_ptr() if isinstance(a, Tensor) else a for a in args]):
+        raise MemoryError(f"memory ran out in {name}, which needs room for the longest row of the graph in each thread")
 
 
 def _numbers(*tensors: Tensor | None) -> list[Any]:
@@ -176,11 +185,13 @@ def _spmm(csr: CSR, x: Tensor, weight: Tensor | None, perm: Tensor | None) -> Te
 
 
 def spmm_back(
-    csr: CSR, grad: Tensor, x: Tensor, weight: Tensor | None, need_weight: bool
-) -> tuple[Tensor, Tensor | None]:
+    csr: CSR, grad: Tensor, x: Tensor, weight: Tensor | None, need_x: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradients to ``x`` [C, H, D] and ``weight`` [E, H]."""
-    back = csr.transpose
-    to_x = _spmm(back, grad, weight, back._narrow_perm).to(x.dtype)
+    to_x = None
+    if need_x:
+        back = csr.transpose
+        to_x = _spmm(back, grad, weight, back._narrow_perm).to(x.dtype)
     if not need_weight or weight is None:
         return to_x, None
     (ptr, col), (_, H, D), dtype = csr._index, x.shape, weight.dtype
@@ -201,8 +212,8 @@ def spmm_max(csr: CSR, x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor
 
 
 def spmm_max_back(
-    csr: CSR, grad: Tensor, place: Tensor, x: Tensor, weight: Tensor | None, need_weight: bool
-) -> tuple[Tensor, Tensor | None]:
+    csr: CSR, grad: Tensor, place: Tensor, x: Tensor, weight: Tensor | None, need_x: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradients to ``x`` [C, H, D] and ``weight`` [E, H]."""
     back, (_, H, D) = csr.transpose, x.shape
     ptr, col = back._index
@@ -231,40 +242,40 @@ def softmax_back(csr: CSR, weights: Tensor, grad: Tensor) -> Tensor:
 
 
 def gat(csr: CSR, x: Tensor, source: Tensor, target: Tensor, slope: float, p: float, seed: Tensor):
-    """``x`` [C, H, D], ``source`` [C, H] and ``target`` [R, H] to [R, H, D] and the log-sum-exp of scores [R, H]."""
+    """``x`` [C, H, D], ``source`` [C, H], ``target`` [R, H] to [R, H, D], and scores' largest and inverse sum [2, R, H]."""
     return _attend(csr, GAT, source, target, None, None, x, slope, p, seed)
 
 
-def gat_back(csr: CSR, grad, out, lse, x, source, target, slope: float, p: float, seed: Tensor):
+def gat_back(csr: CSR, grad, out, stats, x, source, target, slope: float, p: float, seed: Tensor):
     """Gradients to ``x``, ``source`` and ``target``."""
     _, to_x, to_source, to_target, _ = _attend_back(
-        csr, GAT, grad, out, lse, source, target, None, None, x, slope, p, seed
+        csr, GAT, grad, out, stats, source, target, None, None, x, slope, p, seed
     )
     return to_x, to_source, to_target
 
 
 def gatv2(csr: CSR, x: Tensor, target: Tensor, attention: Tensor, slope: float, p: float, seed: Tensor):
-    """``x`` [C, H, D], ``target`` [R, H, D] and ``attention`` [H, D] to [R, H, D] and the log-sum-exp [R, H]."""
+    """``x`` [C, H, D], ``target`` [R, H, D] and ``attention`` [H, D] to [R, H, D] and those of its scores [2, R, H]."""
     return _attend(csr, V2, x, target, attention, None, x, slope, p, seed)
 
 
-def gatv2_back(csr: CSR, grad, out, lse, x, target, attention, slope: float, p: float, seed: Tensor):
+def gatv2_back(csr: CSR, grad, out, stats, x, target, attention, slope: float, p: float, seed: Tensor):
     """Gradients to ``x``, ``target`` and ``attention``."""
     _, to_value, to_key, to_target, to_attention = _attend_back(
-        csr, V2, grad, out, lse, x, target, attention, None, x, slope, p, seed
+        csr, V2, grad, out, stats, x, target, attention, None, x, slope, p, seed
     )
     return to_value + to_key, to_target, to_attention
 
 
 def qkv(csr: CSR, query, key, value, bias: Tensor | None, scale: float, p: float, seed: Tensor):
-    """``query`` [R, H, K], ``key`` [C, H, K], ``value`` [C, H, D] and ``bias`` [E, H] to [R, H, D] and [R, H]."""
+    """``query`` [R, H, K], ``key`` [C, H, K], ``value`` [C, H, D] and ``bias`` [E, H] to [R, H, D] and [2, R, H]."""
     return _attend(csr, QKV, key, query, None, bias, value, scale, p, seed)
 
 
-def qkv_back(csr: CSR, grad, out, lse, query, key, value, bias, scale: float, p: float, seed: Tensor):
+def qkv_back(csr: CSR, grad, out, stats, query, key, value, bias, scale: float, p: float, seed: Tensor):
     """Gradients to ``query``, ``key``, ``value`` and ``bias``."""
     to_scores, to_value, to_key, to_query, _ = _attend_back(
-        csr, QKV, grad, out, lse, key, query, None, bias, value, scale, p, seed
+        csr, QKV, grad, out, stats, key, query, None, bias, value, scale, p, seed
     )
     return to_query, to_key, to_value, None if bias is None else to_scores.to(bias.dtype)
 
@@ -279,26 +290,25 @@ def _attend(csr: CSR, mode: int, key, query, attention, bias, value, slope, p, s
     (ptr, col), (_, H, D), dtype = csr._index, value.shape, value.dtype
     key, query, attention, bias, value = _numbers(key, query, attention, bias, value)
     heads = _heads(mode, key, query, attention, bias, value, slope, p, seed)
-    out, lse = value.new_empty(csr.shape[0], H, D), value.new_empty(csr.shape[0], H)
-    _run("attend", value, col, csr.nnz * H * D, csr.shape[0], ptr, col, ctypes.byref(heads), out, lse)
-    return out.to(dtype), lse
+    out, stats = value.new_empty(csr.shape[0], H, D), value.new_empty(2, csr.shape[0], H)
+    _run("attend", value, col, csr.nnz * H * D, csr.shape[0], ptr, col, ctypes.byref(heads), out, *stats)
+    return out.to(dtype), stats
 
 
-def _attend_back(csr: CSR, mode: int, grad, out, lse, key, query, attention, bias, value, slope, p, seed):
+def _attend_back(csr: CSR, mode: int, grad, out, stats, key, query, attention, bias, value, slope, p, seed):
     """Gradients to scores [E, H], value, key, query and attention, in the types that these came in."""
     dtypes = [t.dtype if t is not None else None for t in (value, key, query, attention)]
-    grad, out, lse, key, query, attention, bias, value = _numbers(grad, out, lse, key, query, attention, bias, value)
-    heads, work = (
-        _heads(mode, key, query, attention, bias, value, slope, p, seed),
-        csr.nnz * value.size(1) * value.size(2),
-    )
-    back, delta = csr.transpose, torch.empty_like(lse)
+    given = (grad, out, stats, key, query, attention, bias, value)
+    grad, out, stats, key, query, attention, bias, value = _numbers(*given)
+    heads = _heads(mode, key, query, attention, bias, value, slope, p, seed)
+    work = csr.nnz * value.size(1) * value.size(2)
+    back, delta = csr.transpose, torch.empty_like(stats[0])
     _run("inner", value, None, grad.numel(), csr.shape[0], *grad.shape[1:], grad, out, delta)
     (ptr, col), (back_ptr, back_col) = csr._index, back._index
     to_scores = value.new_empty(csr.nnz, value.size(1))
     to_value, to_key, to_query = (torch.empty_like(t) for t in (value, key, query))
     _run("attend_back", value, col, work, back.shape[0], back_ptr, back_col, back._narrow_perm, ctypes.byref(heads),
-         grad, lse, delta, to_scores, to_value, to_key)  # fmt: skip
+         grad, *stats, delta, to_scores, to_value, to_key)  # fmt: skip
     parts = None if attention is None else value.new_empty(BLOCKS, *attention.shape)
     _run("attend_back_rows", value, col, work, csr.shape[0], ptr, col, ctypes.byref(heads),
          to_scores, to_query, BLOCKS, parts)  # fmt: skip

@@ -18,11 +18,13 @@ def spmm(csr: CSR, x: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def spmm_back(
-    csr: CSR, grad: Tensor, x: Tensor, weight: Tensor | None, need_weight: bool
-) -> tuple[Tensor, Tensor | None]:
+    csr: CSR, grad: Tensor, x: Tensor, weight: Tensor | None, need_x: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradients to ``x`` [C, H, D] and ``weight`` [E, H]."""
-    back = csr.transpose
-    to_x = spmm(back, grad, None if weight is None else weight[back.perm])
+    to_x = None
+    if need_x:
+        back = csr.transpose
+        to_x = spmm(back, grad, None if weight is None else weight[back.perm])
     if not need_weight or weight is None:
         return to_x, None
     to_weight = [csr.sampled(grad[:, h].contiguous(), x[:, h].contiguous()) for h in range(x.size(1))]

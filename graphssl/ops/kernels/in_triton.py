@@ -751,8 +751,8 @@ def spmm(csr: CSR, x: Tensor, weight: Tensor | None) -> Tensor:
 
 
 def spmm_back(
-    csr: CSR, grad: Tensor, x: Tensor, weight: Tensor | None, need_weight: bool
-) -> tuple[Tensor, Tensor | None]:
+    csr: CSR, grad: Tensor, x: Tensor, weight: Tensor | None, need_x: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradients to ``x`` [C, H, D] and ``weight`` [E, H]."""
     return _spread_back(csr, grad, None, x, weight, need_weight)
 
@@ -763,8 +763,8 @@ def spmm_max(csr: CSR, x: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor
 
 
 def spmm_max_back(
-    csr: CSR, grad: Tensor, place: Tensor, x: Tensor, weight: Tensor | None, need_weight: bool
-) -> tuple[Tensor, Tensor | None]:
+    csr: CSR, grad: Tensor, place: Tensor, x: Tensor, weight: Tensor | None, need_x: bool, need_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradients to ``x`` [C, H, D] and ``weight`` [E, H]."""
     return _spread_back(csr, grad, place, x, weight, need_weight)
 

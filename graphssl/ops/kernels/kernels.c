@@ -10,7 +10,6 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
-#include <string.h>
 
 #if defined(__AVX512F__)
 #define BYTES 64
@@ -261,14 +260,15 @@ INLINE T NAME(dot)(const T *a, const T *b, int64_t D) {
 /* Room for `count` numbers a head of the longest row of a piece, padded so that vectors may overrun. */
 static T *NAME(room)(T *old, int64_t *have, int64_t need) {
     if (old && need <= *have) return old;
-    *have = 2 * need;
+    *have = need > 2 * *have ? need : 2 * *have;
     free(old);
-    return malloc((size_t)(2 * need + 2 * L) * sizeof(T));
+    return malloc((size_t)(*have + 2 * L) * sizeof(T));
 }
 
-/* out [R, H, D] */
-void NAME(spmm)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, int64_t D, const T *x, const T *w,
-                const I *perm, T *out) {
+/* out [R, H, D]; as all that need room for the longest row, it returns whether memory ran out */
+int NAME(spmm)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, int64_t D, const T *x, const T *w,
+               const I *perm, T *out) {
+    int failed = 0;
     const int64_t *heads = NAME(heads_of)(H, D);
     FOR_PIECES {
         T *buffer = NULL;
@@ -278,6 +278,10 @@ void NAME(spmm)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, i
             const T *weights = w ? w + at * H : NULL;
             if (w && perm) {
                 weights = buffer = NAME(room)(buffer, &have, n * H);
+                if (!buffer) {
+                    failed = 1;
+                    break;
+                }
                 for (int64_t e = 0; e < n; e++)
                     for (int64_t h = 0; h < H; h++) buffer[e * H + h] = w[perm[at + e] * H + h];
             }
@@ -286,6 +290,7 @@ void NAME(spmm)(int threads, int64_t R, const I *ptr, const I *col, int64_t H, i
         free(buffer);
     }
     free((void *)heads);
+    return failed;
 }
 
 /* out [E, H]: inner products of a [R, H, D] and b [C, H, D] at the entries */
@@ -315,7 +320,7 @@ void NAME(spmm_max)(int threads, int64_t R, const I *ptr, const I *col, int64_t 
             else
                 for (int64_t l = 0; l < wide; l++) value[l] = from[l];
             if (w) value *= w[(at + e) * H + h];
-            W better = (value > best) | (W){0};
+            W better = (value > best) | ((value != value) & (best == best)); /* a NaN shows */
             if (e == 0) better = ~(W){0};
             best = (V)(((W)value & better) | ((W)best & ~better));
             first = (((W){0} + (U)e) & better) | (first & ~better);
@@ -351,43 +356,48 @@ void NAME(spmm_max_back)(int threads, int64_t R, const I *ptr, const I *col, int
     }
 }
 
-/* Scores [n, H] to weights that sum to one in each head; the logarithms of the sums before go to lse [H]. */
-static void NAME(normalise)(T *s, int64_t n, int64_t H, T *lse) {
+/* Scores [n, H] to weights that sum to one in each head: exp(s - top) * part, with top and part [H]. */
+static void NAME(normalise)(T *s, int64_t n, int64_t H, T *top, T *part) {
     if (n == 0) {
-        for (int64_t h = 0; h < H; h++) lse[h] = 0;
+        for (int64_t h = 0; h < H; h++) top[h] = 0, part[h] = 1;
         return;
     }
     for (int64_t h = 0; h < H; h++) {
-        T top = s[h];
-        for (int64_t e = 1; e < n; e++) top = s[e * H + h] > top ? s[e * H + h] : top;
-        lse[h] = top;
+        T best = s[h];
+        for (int64_t e = 1; e < n; e++) best = s[e * H + h] > best ? s[e * H + h] : best;
+        top[h] = best;
     }
     for (int64_t e = 0; e < n; e++)
-        for (int64_t h = 0; h < H; h++) s[e * H + h] -= lse[h];
+        for (int64_t h = 0; h < H; h++) s[e * H + h] -= top[h];
     NAME(exps)(s, n * H);
     for (int64_t h = 0; h < H; h++) {
-        T sum = 0;
-        for (int64_t e = 0; e < n; e++) sum += s[e * H + h];
-        T share = 1 / sum;
+        T all = 0;
+        for (int64_t e = 0; e < n; e++) all += s[e * H + h];
+        T share = part[h] = 1 / all;
         for (int64_t e = 0; e < n; e++) s[e * H + h] *= share;
-        lse[h] += sizeof(T) == 4 ? (T)logf(sum) : (T)log(sum);
     }
 }
 
 /* out [E, H] */
-void NAME(softmax)(int threads, int64_t R, const I *ptr, int64_t H, const T *scores, T *out) {
+int NAME(softmax)(int threads, int64_t R, const I *ptr, int64_t H, const T *scores, T *out) {
+    int failed = 0;
     FOR_PIECES {
         T *s = NULL;
         int64_t have = 0;
         FOR_ROWS(r) {
             int64_t at = ptr[r] * H, n = ptr[r + 1] - ptr[r];
-            s = NAME(room)(s, &have, (n + 1) * H + L);
-            memcpy(s, scores + at, (size_t)(n * H) * sizeof(T));
-            NAME(normalise)(s, n, H, s + n * H + L);
-            memcpy(out + at, s, (size_t)(n * H) * sizeof(T));
+            s = NAME(room)(s, &have, (n + 2) * H + L);
+            if (!s) {
+                failed = 1;
+                break;
+            }
+            for (int64_t k = 0; k < n * H; k++) s[k] = scores[at + k];
+            NAME(normalise)(s, n, H, s + n * H + L, s + (n + 1) * H + L);
+            for (int64_t k = 0; k < n * H; k++) out[at + k] = s[k];
         }
         free(s);
     }
+    return failed;
 }
 
 void NAME(softmax_back)(int threads, int64_t R, const I *ptr, int64_t H, const T *weights, const T *grad, T *out) {
@@ -476,8 +486,11 @@ INLINE void NAME(fetch)(const T *row, int64_t width) {
     for (int64_t b = 0; b < width * (int64_t)sizeof(T); b += 64) __builtin_prefetch((const char *)row + b);
 }
 
-/* out [R, H, D], lse [R, H] */
-void NAME(attend)(int threads, int64_t R, const I *ptr, const I *col, const NAME(Heads) * given, T *out, T *lse) {
+/* out [R, H, D], and of the softmax in each row and head the largest score and one over the sum, top and part
+ * [R, H]: apart, since their one logarithm would lose the sum beside a large score */
+int NAME(attend)(int threads, int64_t R, const I *ptr, const I *col, const NAME(Heads) * given, T *out, T *top,
+                 T *part) {
+    int failed = 0;
     const NAME(Heads) here = *given, *a = &here;
     int64_t H = a->H, D = a->D, K = a->K;
     const int64_t *heads = NAME(heads_of)(H, D);
@@ -487,13 +500,17 @@ void NAME(attend)(int threads, int64_t R, const I *ptr, const I *col, const NAME
         FOR_ROWS(i) {
             int64_t at = ptr[i], n = ptr[i + 1] - at;
             s = NAME(room)(s, &have, (2 * n + 1) * H + 2 * L);
+            if (!s) {
+                failed = 1;
+                break;
+            }
             T *keep = s + n * H + L;
             for (int64_t e = 0; e < n; e++) {
                 if (at + e + AHEAD < ptr[R]) NAME(fetch)(a->key + col[at + e + AHEAD] * H * K, H * K);
                 NAME(score)(a, i, col[at + e], at + e, s + e * H);
             }
             if (a->mode == GAT) NAME(leaky)(s, n * H, (T)a->slope);
-            NAME(normalise)(s, n, H, lse + i * H);
+            NAME(normalise)(s, n, H, top + i * H, part + i * H);
             if (a->drop > 0) {
                 for (int64_t e = 0; e < n; e++) NAME(kept)(a, at + e, keep + e * H);
                 for (int64_t e = 0; e < n * H; e++) s[e] *= keep[e];
@@ -503,6 +520,7 @@ void NAME(attend)(int threads, int64_t R, const I *ptr, const I *col, const NAME
         free(s);
     }
     free((void *)heads);
+    return failed;
 }
 
 /* to[0, K) += s * attention * leaky'(x + y), and unless NULL part[0, K) += s * leaky(x + y) */
@@ -531,8 +549,9 @@ void NAME(inner)(int threads, int64_t R, int64_t H, int64_t D, const T *a, const
 
 /* On the transpose, a row being a source j. delta [*, H] is <grad, out> of each target.
  * to_scores [E, H] in the forward's order; to_value [R, H, D]; to_key [R, H] (GAT) or [R, H, K]. */
-void NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const I *perm, const NAME(Heads) * given,
-                       const T *grad, const T *lse, const T *delta, T *to_scores, T *to_value, T *to_key) {
+int NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const I *perm, const NAME(Heads) * given,
+                      const T *grad, const T *top, const T *part, const T *delta, T *to_scores, T *to_value, T *to_key) {
+    int failed = 0;
     const NAME(Heads) here = *given, *a = &here;
     int64_t H = a->H, D = a->D, K = a->K;
     const int64_t *heads = NAME(heads_of)(H, D), *key_heads = NAME(heads_of)(H, K);
@@ -542,19 +561,25 @@ void NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const
         FOR_ROWS(j) {
             int64_t at = ptr[j], n = ptr[j + 1] - at, size = n * H + L;
             s = NAME(room)(s, &have, 4 * size);
+            if (!s) {
+                failed = 1;
+                break;
+            }
             T *ds = s + size, *keep = ds + size, *inner = keep + size;
             const T *value = a->value + j * H * D;
             const I *i = col + at;
             T slope = a->mode == GAT ? (T)a->slope : 1;
             for (int64_t e = 0; e < n; e++) {
                 NAME(score)(a, i[e], j, perm[at + e], ds + e * H);
-                for (int64_t h = 0; h < H; h++) s[e * H + h] = lse[i[e] * H + h];
+                for (int64_t h = 0; h < H; h++) s[e * H + h] = top[i[e] * H + h];
             }
             for (int64_t e = 0; e < n * H; e += L) {
                 V v = *(V *)(ds + e);
                 *(V *)(s + e) = NAME(where)(v, v, v * slope) - *(V *)(s + e);
             }
             NAME(exps)(s, n * H);
+            for (int64_t e = 0; e < n; e++)
+                for (int64_t h = 0; h < H; h++) s[e * H + h] *= part[i[e] * H + h];
             if (a->drop > 0)
                 for (int64_t e = 0; e < n; e++) NAME(kept)(a, perm[at + e], keep + e * H);
             for (int64_t e = 0; e < n; e++) {
@@ -593,6 +618,7 @@ void NAME(attend_back)(int threads, int64_t R, const I *ptr, const I *col, const
     }
     free((void *)heads);
     free((void *)key_heads);
+    return failed;
 }
 
 /* On the pattern itself: to_query [R, H] (GAT) or [R, H, K] from to_scores [E, H].
@@ -617,8 +643,8 @@ void NAME(attend_back_rows)(int threads, int64_t R, const I *ptr, const I *col, 
         }
         free((void *)heads);
     } else {
-        memset(to_attention, 0, (size_t)(blocks * H * K) * sizeof(T));
-        memset(to_query, 0, (size_t)(R * H * K) * sizeof(T));
+        for (int64_t f = 0; f < blocks * H * K; f++) to_attention[f] = 0;
+        for (int64_t f = 0; f < R * H * K; f++) to_query[f] = 0;
         _Pragma("omp parallel for schedule(dynamic, 1) num_threads(threads)")
         for (int64_t block = 0; block < blocks; block++)
             for (int64_t i = NAME(cut)(R, ptr, block, blocks); i < NAME(cut)(R, ptr, block + 1, blocks); i++)
