@@ -121,6 +121,7 @@ def qkv_attention(
 
     ``query`` is [R, H, K], ``key`` [C, H, K], ``bias`` [E, H] or None, the result [R, H, D]; ``scale`` None is
     1 / sqrt(K); ``dropout`` as in ``gat_attention``. arXiv:1706.03762 eq. 1, restricted to the graph's edges.
+    A ``bias`` of -inf hides an edge; a target whose edges are all hidden receives zeros.
     Raises UserError for shapes that do not fit.
     """
     csr = _pattern(graph)
@@ -174,8 +175,9 @@ def _spmm(op: str, csr: CSR, x: Tensor, weight: Tensor | None, reduce: str) -> T
         return reference.spmm(csr, x, weight, reduce)
     if reduce == "max":
         return _call("spmm_max", path, csr, [x, weight])
-    if reduce == "mean" and x.itemsize < 4:  # the sum may not fit, nor be exact enough to divide
-        return _spmm(op, csr, x.float(), weight, reduce).to(x.dtype)
+    dtype = x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype)
+    if reduce == "mean" and dtype.itemsize < 4:  # the sum may not fit, nor be exact enough to divide
+        return _spmm(op, csr, x.float(), weight, reduce).to(dtype)
     out = _call("spmm", path, csr, [x, weight])
     return out / csr.degree.clamp(min=1).view(-1, *[1] * (x.ndim - 1)) if reduce == "mean" else out
 
@@ -196,8 +198,9 @@ def _call(kernel: str, path: str, csr: CSR, tensors: list[Tensor | None], *numbe
     tensors = [t if t is None or t.dtype is dtype else t.to(dtype) for t in tensors]
     if torch.compiler.is_compiling():
         *settings, seed = numbers or (None,)
+        given = [t for t in tensors if t is not None]  # beside a None in a list, torch sees no gradient to any
         return torch.ops.graphssl.message(
-            kernel, path, csr.tensors(), csr.shape[1], tensors, settings, seed if settings else None
+            kernel, path, csr.tensors(), csr.shape[1], given, settings, seed if settings else None
         )[0]
     return _Kernel.apply(kernel, path, csr, numbers, *tensors)
 
@@ -255,21 +258,26 @@ class _Kernel(torch.autograd.Function):
         return None, None, None, None, *grads
 
 
+def _whole(kernel: str, tensors: Sequence[Tensor]) -> list[Tensor | None]:
+    """``tensors`` with None in the place of a weight or bias that was not given, which is the last."""
+    return [*tensors, *[None] * ({"spmm": 2, "spmm_max": 2, "qkv": 4}.get(kernel, 0) - len(tensors))]
+
+
 @torch.library.custom_op("graphssl::message", mutates_args=())
 def _message(
-    kernel: str, path: str, pattern: Sequence[Tensor], columns: int, tensors: Sequence[Tensor | None],
+    kernel: str, path: str, pattern: Sequence[Tensor], columns: int, tensors: Sequence[Tensor],
     settings: Sequence[float], seed: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
     """The same as a registered operator, for torch.compile, which must not look inside."""
     numbers = [] if seed is None else [*settings, seed]
-    return list(forward(kernel, path, CSR.from_tensors(pattern, columns), tensors, numbers))
+    return list(forward(kernel, path, CSR.from_tensors(pattern, columns), _whole(kernel, tensors), numbers))
 
 
 @_message.register_fake
 def _(kernel, path, pattern, columns, tensors, settings, seed):
     x, R = tensors[2 if kernel == "qkv" else 0], pattern[0].size(0) - 1
     if kernel == "softmax":
-        return [torch.empty_like(x)]
+        return [x.new_empty(x.shape)]
     out = x.new_empty(R, *x.shape[1:])
     if kernel == "spmm":
         return [out]
@@ -282,16 +290,19 @@ def _(kernel, path, pattern, columns, tensors, settings, seed):
 @torch.library.custom_op("graphssl::message_back", mutates_args=())
 def _message_back(
     kernel: str, path: str, pattern: Sequence[Tensor], columns: int, grad: Tensor, results: Sequence[Tensor],
-    tensors: Sequence[Tensor | None], settings: Sequence[float], seed: Tensor | None,
+    tensors: Sequence[Tensor], settings: Sequence[float], seed: Tensor | None,
 ) -> list[Tensor]:  # fmt: skip
     numbers, csr = [] if seed is None else [*settings, seed], CSR.from_tensors(pattern, columns)
-    grads = backward(kernel, path, csr, grad, results, tensors, numbers, [t is not None for t in tensors])
-    return [g.clone() for g in grads if g is not None]  # an operator must not return what it was given
+    whole = _whole(kernel, tensors)
+    grads = backward(kernel, path, csr, grad, results, whole, numbers, [t is not None for t in whole])
+    return [
+        g.clone(memory_format=torch.contiguous_format) for g in grads if g is not None
+    ]  # an operator must not return what it was given
 
 
 @_message_back.register_fake
 def _(kernel, path, pattern, columns, grad, results, tensors, settings, seed):
-    return [torch.empty_like(t) for t in tensors if t is not None]
+    return [t.new_empty(t.shape) for t in tensors]
 
 
 def _setup(ctx, inputs, output) -> None:
@@ -304,11 +315,11 @@ def _gradient(ctx, grads):
     P, N = ctx.counts
     pattern, tensors, seed = ctx.saved_tensors[:P], ctx.saved_tensors[P : P + N], ctx.saved_tensors[P + N]
     results, settings = ctx.saved_tensors[P + N + 1 :], ctx.settings
-    made = iter(torch.ops.graphssl.message_back(
+    made = torch.ops.graphssl.message_back(
         ctx.kernel, ctx.path, pattern, ctx.columns, grads[0], results, tensors, settings, seed
-    ))  # fmt: skip
+    )
     of_settings: list | None = None if settings else []  # torch asks for this shape of nothing
-    return None, None, [None] * P, None, [None if t is None else next(made) for t in tensors], of_settings, None
+    return None, None, [None] * P, None, list(made), of_settings, None
 
 
 _message.register_autograd(_gradient, setup_context=_setup)

@@ -38,8 +38,10 @@ def segment_reduce(csr: CSR, values: Tensor, reduce: str) -> Tensor:
 def segment_softmax(csr: CSR, scores: Tensor) -> Tensor:
     """``scores`` [E, H] to weights [E, H]."""
     row = csr.row.long()
-    weights = (scores - segment_reduce(csr, scores.detach(), "max")[row]).exp()
-    return weights / segment_reduce(csr, weights, "sum")[row]
+    top = segment_reduce(csr, scores.detach(), "max").clamp(min=torch.finfo(scores.dtype).min)  # above -inf
+    weights = (scores - top[row]).exp()
+    total = segment_reduce(csr, weights, "sum")
+    return weights / total.masked_fill(total == 0, 1.0)[row]  # a row of -inf alone gets zeros
 
 
 def attend(csr: CSR, scores: Tensor, values: Tensor, p: float, seed: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from cases import OPS, PATTERNS, call, name, near, pattern, run, tensors
 from torch.autograd import gradcheck
 
 from graphssl import ops
@@ -40,75 +41,12 @@ def short_tiles(monkeypatch):
     monkeypatch.setattr(in_triton, "SHARES", 1)
 
 
-def pattern(rows: int, cols: int, edges: int, hub: int = 0, device: str = "cpu") -> CSR:
-    """Random, with empty rows and duplicate entries; row 1 has ``hub`` entries more."""
-    g = torch.Generator().manual_seed(0)
-    target = torch.cat([torch.randint(max(rows // 2, 1), (edges,), generator=g), torch.ones(hub, dtype=torch.long)])
-    target = target.sort().values
-    source = torch.randint(max(cols, 1), (len(target),), generator=g)
-    return CSR(ops.pointers(target, rows), source, None, (rows, cols)).to(device)
-
-
-PATTERNS = {
-    "hub": (6, 4, 12, 37),
-    "square": (9, 9, 20),
-    "one": (3, 7, 1),
-    "no-edges": (5, 5, 0),
-    "no-nodes": (0, 0, 0),
-}
-
-# op -> shapes of its tensors from (R, C, E, H, D), and the call
-OPS = {
-    "spmm": (lambda R, C, E, H, D: [(C, H, D), (E, H)], ops.spmm),
-    "spmm mean": (lambda R, C, E, H, D: [(C, H, D)], lambda csr, x: ops.spmm(csr, x, reduce="mean")),
-    "spmm max": (lambda R, C, E, H, D: [(C, H, D), (E, H)], lambda csr, *a: ops.spmm(csr, *a, reduce="max")),
-    "segment_reduce max": (lambda R, C, E, H, D: [(E, H, D)], lambda csr, x: ops.segment_reduce(csr, x, "max")),
-    "segment_softmax": (lambda R, C, E, H, D: [(E, H)], ops.segment_softmax),
-    "gat_attention": (
-        lambda R, C, E, H, D: [(C, H, D), (C, H), (R, H)],
-        lambda csr, *a: ops.gat_attention(csr, *a, dropout=0.3),
-    ),
-    "gatv2_attention": (
-        lambda R, C, E, H, D: [(C, H, D), (R, H, D), (H, D)],
-        lambda csr, *a: ops.gatv2_attention(csr, *a, dropout=0.3),
-    ),
-    "qkv_attention": (
-        lambda R, C, E, H, D: [(R, H, D), (C, H, D), (C, H, D)],
-        lambda csr, *a: ops.qkv_attention(csr, *a, dropout=0.3),
-    ),
-    "qkv_attention bias": (
-        lambda R, C, E, H, D: [(R, H, 5), (C, H, 5), (C, H, D), (E, H)],
-        ops.qkv_attention,
-    ),
-}  # fmt: skip
-
-
-def tensors(op: str, csr: CSR, H: int, D: int, dtype: torch.dtype) -> list[torch.Tensor]:
-    g = torch.Generator().manual_seed(1)
-    shapes = OPS[op][0](*csr.shape, csr.nnz, H, D)
-    return [torch.randn(s, generator=g).to(csr.col.device, dtype).requires_grad_() for s in shapes]
-
-
-def run(path: str, op: str, csr: CSR, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
-    """The output and the gradients."""
-    torch.manual_seed(2)  # of the dropout
-    with ops.using(path):
-        out = OPS[op][1](csr, *inputs)
-    assert ops.backend(op.split()[0]) == path
-    grad = torch.randn(out.shape, generator=torch.Generator().manual_seed(3)).to(out)
-    grads = torch.autograd.grad(out, inputs, grad)
-    assert [g.dtype for g in grads] == [t.dtype for t in inputs]
-    return [out.detach(), *grads]
-
-
 def check(op: str, csr: CSR, H: int, D: int, dtype: torch.dtype = torch.float64, tolerance: float = 1e-10) -> None:
     """Output and gradients equal those of the reference in float64 up to ``tolerance`` times the largest value."""
     inputs = tensors(op, csr, H, D, dtype)
     results = run("triton", op, csr, inputs)
     wanted = run("reference", op, csr, [t.detach().double().requires_grad_() for t in inputs])
-    for got, want in zip(results, wanted, strict=True):
-        scale = want.abs().max().item() if want.numel() else 0.0
-        torch.testing.assert_close(got.double(), want, rtol=0, atol=tolerance * (1 + scale))
+    near(results, wanted, tolerance)
 
 
 @pytest.mark.usefixtures("short_tiles")
@@ -157,13 +95,9 @@ def test_gradients_check(op, device):
     csr = pattern(4, 3, 5, 9, device=device)
     inputs = tensors(op, csr, 2, 3, torch.float64)
 
-    def call(*inputs):
-        torch.manual_seed(4)
-        return OPS[op][1](csr, *inputs)
-
     with ops.using("triton"):
-        assert gradcheck(call, inputs, nondet_tol=0, fast_mode=True)
-    assert ops.backend(op.split()[0]) == "triton"
+        assert gradcheck(lambda *a: call(op, csr, a), inputs, nondet_tol=0, fast_mode=True)
+    assert ops.backend(name(op)) == "triton"
 
 
 @pytest.mark.parametrize("op", ["spmm", "gat_attention"])

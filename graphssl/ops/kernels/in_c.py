@@ -64,7 +64,7 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
         return _build(compiler), ""
     except (OSError, subprocess.SubprocessError) as error:
         told = str(getattr(error, "stderr", None) or error).strip().splitlines()
-        why = next((line for line in told if "error" in line.lower()), told[0])
+        why = next((line for line in told if "error" in line.lower()), told[0] if told else type(error).__name__)
         return None, f"{shlex.join(compiler)} could not build the fast CPU path ({why})"
 
 
@@ -73,6 +73,7 @@ def _build(compiler: list[str]) -> ctypes.CDLL:
     asked = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60)
     about = [SOURCE.read_text(), asked.stdout, " ".join(FLAGS), platform.machine(), _processor(), torch.__version__]
     name = f"kernels-{hashlib.sha256('|'.join(about).encode()).hexdigest()[:16]}.so"
+    failure: OSError | None = None
     for folder in _caches():
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -84,9 +85,9 @@ def _build(compiler: list[str]) -> ctypes.CDLL:
                 built = _compile(compiler, Path(scratch))
                 os.replace(built, folder / name)  # whole or not at all, whoever else builds it now
             return ctypes.CDLL(str(folder / name))
-        except OSError:  # read-only, full, not to be executed from: the next one
-            continue
-    raise OSError("error: found no folder of the user's own to build it in; set XDG_CACHE_HOME")
+        except OSError as error:  # read-only, full, not to be executed from: the next one
+            failure = error
+    raise failure or OSError("error: found no folder of the user's own to build it in; set XDG_CACHE_HOME")
 
 
 def _ours(folder: Path) -> bool:
@@ -242,7 +243,7 @@ def softmax_back(csr: CSR, weights: Tensor, grad: Tensor) -> Tensor:
 
 
 def gat(csr: CSR, x: Tensor, source: Tensor, target: Tensor, slope: float, p: float, seed: Tensor):
-    """``x`` [C, H, D], ``source`` [C, H], ``target`` [R, H] to [R, H, D], and scores' largest and inverse sum [2, R, H]."""
+    """``x`` [C, H, D], ``source`` [C, H], ``target`` [R, H] to [R, H, D] and two numbers of a softmax [2, R, H]."""
     return _attend(csr, GAT, source, target, None, None, x, slope, p, seed)
 
 

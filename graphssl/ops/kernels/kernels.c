@@ -365,7 +365,7 @@ static void NAME(normalise)(T *s, int64_t n, int64_t H, T *top, T *part) {
     for (int64_t h = 0; h < H; h++) {
         T best = s[h];
         for (int64_t e = 1; e < n; e++) best = s[e * H + h] > best ? s[e * H + h] : best;
-        top[h] = best;
+        top[h] = best == -INFINITY ? 0 : best;
     }
     for (int64_t e = 0; e < n; e++)
         for (int64_t h = 0; h < H; h++) s[e * H + h] -= top[h];
@@ -373,7 +373,7 @@ static void NAME(normalise)(T *s, int64_t n, int64_t H, T *top, T *part) {
     for (int64_t h = 0; h < H; h++) {
         T all = 0;
         for (int64_t e = 0; e < n; e++) all += s[e * H + h];
-        T share = part[h] = 1 / all;
+        T share = part[h] = all == 0 ? 0 : 1 / all; /* where all scores are -inf, the weights are zero */
         for (int64_t e = 0; e < n; e++) s[e * H + h] *= share;
     }
 }
