@@ -63,8 +63,8 @@ def calls(dtype: torch.dtype, H: int, D: int, dropout: float) -> None:
     source, target, attention = random(40, H), random(50, H), random(H, D)
     k.spmm(csr, x, None)
     k.spmm(csr, x, weight)
-    k.spmm_back(csr, grad, x, weight, True)
-    k.spmm_max_back(csr, grad, k.spmm_max(csr, x, weight)[1], x, weight, True)
+    k.spmm_back(csr, grad, x, weight, True, True)
+    k.spmm_max_back(csr, grad, k.spmm_max(csr, x, weight)[1], x, weight, True, True)
     if dtype == torch.float32:
         k.softmax_back(csr, k.softmax(csr, weight), weight)
     for name, factor, inputs in (

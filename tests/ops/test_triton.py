@@ -147,7 +147,7 @@ def test_equal_and_extreme_scores(size, device):
     torch.testing.assert_close(out, want)
     torch.testing.assert_close(in_triton.qkv(csr, *none, x, bias, 1.0, 0.0, 0)[0], want)
     got = in_triton.gat_back(csr, want, out, stats, x, source, target, 0.2, 0.0, 0)[0]
-    torch.testing.assert_close(got, in_triton.spmm_back(csr, want, x, weights, False)[0])
+    torch.testing.assert_close(got, in_triton.spmm_back(csr, want, x, weights, True, False)[0])
 
 
 @pytest.mark.usefixtures("short_tiles")
