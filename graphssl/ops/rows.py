@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphssl.errors import UserError
 from graphssl.ops import counter
 from graphssl.ops.choose import choose, kernels
 from graphssl.ops.csr import CSR, cached_property, pointers
@@ -171,7 +172,10 @@ def dropout(x: Content, p: float) -> Content:
     """Zeroes entries of ``x`` with probability ``p`` and scales the rest by 1 / (1 - p).
 
     Draws come from a seed that the default generator gives. Entries that are zero anyhow get no draw.
+    Raises UserError where ``p`` is no probability.
     """
+    if not 0 <= p <= 1:
+        raise UserError(f"dropout is {p}; choose a probability from 0 to 1")
     if p == 0.0:
         return x
     if isinstance(x, Rows):

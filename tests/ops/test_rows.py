@@ -5,6 +5,7 @@ import torch
 from torch.autograd import gradcheck
 
 from graphssl import ops
+from graphssl.errors import UserError
 from graphssl.ops import Rows
 
 
@@ -66,3 +67,9 @@ def test_rows_behave_as_the_dense_rows_they_stand_for():
     torch.testing.assert_close((rows * heights).to_dense(), x * heights)
     torch.testing.assert_close(Rows.cat([rows, rows[index]]).to_dense(), torch.cat([x, x[index]]))
     torch.testing.assert_close(rows.row_sum, x.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("p", [-0.1, 1.5])
+def test_dropout_takes_probabilities_only(p):
+    with pytest.raises(UserError, match="choose a probability"):
+        ops.dropout(torch.ones(2, 2), p)
