@@ -139,7 +139,8 @@ class CSR:
     def from_tensors(cls, tensors: Sequence[Tensor], columns: int) -> CSR:
         """The pattern with this many columns that ``tensors`` gave."""
         ptr, col, back_ptr, back_col, perm = tensors
-        csr, R = cls(ptr, col, None, (len(ptr) - 1, columns)), len(ptr) - 1
+        R = len(ptr) - 1
+        csr = cls(ptr, col, None, (R, columns))
         csr.__dict__["transpose"] = cls(back_ptr, back_col, perm, (columns, R))
         return csr
 

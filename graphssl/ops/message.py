@@ -175,11 +175,12 @@ def _spmm(op: str, csr: CSR, x: Tensor, weight: Tensor | None, reduce: str) -> T
         return reference.spmm(csr, x, weight, reduce)
     if reduce == "max":
         return _call("spmm_max", path, csr, [x, weight])
+    if reduce == "sum":
+        return _call("spmm", path, csr, [x, weight])
     dtype = x.dtype if weight is None else torch.promote_types(x.dtype, weight.dtype)
-    if reduce == "mean" and dtype.itemsize < 4:  # the sum may not fit, nor be exact enough to divide
+    if dtype.itemsize < 4:  # the sum may not fit, nor be exact enough to divide
         return _spmm(op, csr, x.float(), weight, reduce).to(dtype)
-    out = _call("spmm", path, csr, [x, weight])
-    return out / csr.degree.clamp(min=1).view(-1, *[1] * (x.ndim - 1)) if reduce == "mean" else out
+    return _call("spmm", path, csr, [x, weight]) / csr.degree.clamp(min=1).view(-1, *[1] * (x.ndim - 1))
 
 
 def _attend(path: str, csr: CSR, scores: Tensor, values: Tensor, p: float, seed: Tensor) -> Tensor:
@@ -295,9 +296,8 @@ def _message_back(
     numbers, csr = [] if seed is None else [*settings, seed], CSR.from_tensors(pattern, columns)
     whole = _whole(kernel, tensors)
     grads = backward(kernel, path, csr, grad, results, whole, numbers, [t is not None for t in whole])
-    return [
-        g.clone(memory_format=torch.contiguous_format) for g in grads if g is not None
-    ]  # an operator must not return what it was given
+    # an operator must not return what it was given
+    return [g.clone(memory_format=torch.contiguous_format) for g in grads if g is not None]
 
 
 @_message_back.register_fake

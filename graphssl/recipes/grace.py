@@ -48,8 +48,8 @@ def grace(
     graph classification).
 
     ``edges_1`` and ``features_1`` are the shares that the first view drops, ``edges_2`` and ``features_2`` the second;
-    ``tau`` is the temperature, ``hidden`` the width within the projection. Time grows
-    with the square of the nodes, memory does not.
+    ``tau`` is the temperature, ``hidden`` the width within the projection. Time
+    grows with the square of the nodes, memory does not.
     """
     body = backbone_of(
         encoder, spec.dim, [2 * width] * (layers - 1) + [width], heads=heads, norm=norm, residual=residual,

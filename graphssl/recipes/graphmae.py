@@ -43,7 +43,7 @@ def graphmae(
 
     ``graphssl pretrain cora`` is the paper's Cora row, 84.2 ± 0.4 by ``node-linear`` with GraphMAE's weight decay, and
     ``citeseer`` 73.4 ± 0.4: both from configs.yml, both reached over five seeds (benchmarks/results/quality.md). Cora
-    takes about four minutes on two cores (benchmarks/results/quality.md). Data without a name: the signature's
+    takes five minutes on two cores (1500 steps: benchmarks/results/speed.md). Data without a name: the signature's
     values for one graph (meant for node classification on sparse or dense features), and for a list of graphs a GIN of
     width 256 in batches of 32 (meant for graph classification).
 

@@ -139,7 +139,7 @@ def _caches() -> Iterator[Path]:
 SIGNATURES = {
     "spmm": "nppnnpppp", "sddmm": "nppnnpppp", "spmm_max": "nppnnpppp", "spmm_max_back": "nppnnppppppp",
     "softmax": "npnpp", "softmax_back": "npnppp", "inner": "nnnppp", "attend": "npppppp",
-    "attend_back": "nppppppppppp", "attend_back_rows": "nppppp" + "np", "keep": "nnndp", "cosine": "nnppp",
+    "attend_back": "nppppppppppp", "attend_back_rows": "npppppnp", "keep": "nnndp", "cosine": "nnppp",
     "cosine_back": "nnppppp",
 }  # fmt: skip
 HUNGRY = "spmm", "softmax", "attend", "attend_back"  # those that say whether memory ran out
