@@ -1,12 +1,13 @@
 """Our figures beside the published ones: pretrained anew for each seed, judged by a named protocol.
 
-    python benchmarks/quality.py --sets cora citeseer --methods graphmae --seeds 5   # runs what is missing
-    python benchmarks/quality.py --sets cora --set shared_dropout=true               # a row of its own, named by this
-    python benchmarks/quality.py --show                                              # the table from what is there
+    python benchmarks/quality.py --table link --seeds 5    # or node, graph, heterophily, ablation: what is missing
+    python benchmarks/quality.py --table graph --full      # with what takes more than half an hour a seed
+    python benchmarks/quality.py --sets cora --methods graphmae --set shared_dropout=true    # a row of its own
+    python benchmarks/quality.py --show                    # the tables from what is there
 
 A unit is (data set, method, settings, seed); each writes benchmarks/results/quality/SET-METHOD-SETTINGS-SEED.json at
 once, and a unit whose file is there is not run again. --show aggregates over seeds and writes
-benchmarks/results/quality.md and the table in README.md.
+benchmarks/results/quality.md and the tables in README.md.
 """
 
 from __future__ import annotations
@@ -15,6 +16,8 @@ import argparse
 import json
 import platform
 import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean, stdev
 
@@ -28,7 +31,81 @@ RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 OPEN, CLOSE = "<!-- quality: made by benchmarks/quality.py --show -->", "<!-- end -->"
 RUNS = Path(__file__).parent / "runs"  # not committed; a unit that was cut short goes on from there
-FIGURES = "best validation", "GraphMAE's weight decay"
+HIDDEN = ", validation"  # figures that no table shows
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table asks for: a method on a data set with settings, judged by protocols."""
+
+    dataset: str
+    method: str
+    settings: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ("node-linear",)
+    full: bool = False  # takes more than half an hour a seed on one core
+
+    @property
+    def stem(self) -> str:
+        return "-".join([self.dataset.replace("/", "-"), self.method, *self.settings])
+
+
+LINKS = ("link-dot", "link-mlp", "link-mlp-valmsg")
+SVM = ("graph-svm",)
+SMALL = ("width=64", "epochs=200")  # for tolokers
+
+
+def link(dataset: str, method: str, *settings: str) -> Cell:
+    return Cell(f"{dataset}/link", method, settings, LINKS)
+
+
+CITATIONS = ("cora", "citeseer")
+TABLES: dict[str, tuple[str, list[Cell]]] = {
+    "node": (
+        "Node classification on the public split",
+        [Cell(s, m) for m in ("graphmae", "bandana", "maskgae", "s2gae", "grace", "bgrl") for s in CITATIONS]
+        + [Cell("citeseer", "graphmae2"), Cell("cora", "graphmae2", ("epochs=300", "width=256", "heads=4"))]
+        + [Cell("cora", "graphmae2", full=True)],
+    ),
+    "link": (
+        "Link prediction on 85 / 5 / 10 % of the edges",
+        [link(s, m) for m in ("bandana", "maskgae", "s2gae", "gae", "vgae") for s in CITATIONS],
+    ),
+    "graph": (
+        "Graph classification on ten folds",
+        [Cell(s, "graphmae", (), SVM) for s in ("mutag", "imdb-binary", "proteins", "enzymes")]
+        + [Cell("nci1", "graphmae", ("epochs=20",), SVM), Cell("nci1", "graphmae", (), SVM, full=True)],
+    ),
+    "heterophily": (
+        "Who wins where neighbours differ: node classification on ten splits (twitch-engb: ten random ones)",
+        [
+            Cell(s, m, SMALL if s == "tolokers" else ())
+            for s in ("chameleon-filtered", "actor", "twitch-engb", "tolokers")
+            for m in ("graphmae", "bandana", "maskgae", "s2gae", "gae")
+        ],
+    ),
+    "ablation": (
+        "Ablations, everything else equal",
+        [
+            link(s, m, *settings)
+            for s in CITATIONS
+            for m, settings in (
+                ("bandana", ()),
+                ("bandana", ("discrete=0.5",)),
+                ("bandana", ("shuffle=true",)),
+                ("maskgae", ()),
+                ("maskgae", ("masker=edge",)),
+                ("maskgae", ("both_ways=true",)),
+                ("maskgae", ("masker=edge", "both_ways=true")),
+            )
+        ]
+        + [Cell(s, "graphmae", ("shared_dropout=true",)) for s in CITATIONS],
+    ),
+}
+IN_README = ("node", "link", "graph")
+HEADER = (
+    "data set", "method", "protocol", "score", "untrained encoder", "raw features", "published", "difference", "seeds",
+    "seconds a pretraining",
+)  # fmt: skip
 
 
 def commit() -> str:
@@ -47,48 +124,76 @@ def machine() -> str:
     return f"{name}, {torch.get_num_threads()} threads"
 
 
-def run_unit(dataset: str, method: str, words: list[str], seed: int, path: Path) -> None:
+def run_unit(cell: Cell, seed: int, path: Path) -> None:
     """Pretrains, judges and writes one file."""
-    pairs = (word.split("=", 1) for word in words)
-    settings = {key: parse(get_recipe(method), key, text) for key, text in pairs}
-    run = graphssl.pretrain(dataset, method, seed=seed, out=RUNS / f"{path.stem}-{commit()}", resume=True, **settings)
-    report = run.evaluate()
+    pairs = (word.split("=", 1) for word in cell.settings)
+    settings = {key: parse(get_recipe(cell.method), key, text) for key, text in pairs}
+    folder = RUNS / f"{path.stem}-{commit()}"
+    name, _, linked = cell.dataset.partition("/")
+    data = graphssl.load_dataset(name)
+    data = data.link(seed) if linked else data
+    run = graphssl.pretrain(data, cell.method, seed=seed, out=folder, resume=True, progress=False, **settings)
+    report = graphssl.Report.join([run.evaluate(protocol=protocol) for protocol in cell.protocols])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {
-        "dataset": dataset, "method": method, "variant": " ".join(words), "seed": seed,
-         "pretrain_seconds": run.history["seconds"][-1],
-        "loss": run.history["loss"][-1], "report": report.to_json(), "settings": run.config["settings"],
-        "versions": run.config["versions"], "machine": machine(), "commit": commit(),
+        "dataset": cell.dataset, "method": cell.method, "variant": " ".join(cell.settings), "seed": seed,
+        "pretrain_seconds": run.history["seconds"][-1], "epochs": len(run.history["loss"]),
+        "best": run.config.get("best"), "loss": run.history["loss"][-1], "report": report.to_json(),
+        "settings": run.config["settings"], "versions": run.config["versions"], "machine": machine(),
+        "commit": commit(),
     })  # fmt: skip
 
 
-def show(units: list[dict], protocols: tuple[str, ...] = ()) -> str:
-    """The units as a Markdown table, one line a (data set, protocol, codes); ``protocols`` empty: all."""
-    lines = [
-        "| data set | protocol | codes | score | best validation epoch | GraphMAE's weight decay | published | seeds | "
-        "seconds a pretraining |",
-        "|---|---|---|---|---|---|---|---|---|",
-    ]
-    groups: dict[tuple[str, str], list[dict]] = {}
-    for unit in units:
-        groups.setdefault((unit["dataset"], unit["method"], unit.get("variant", "")), []).append(unit)
-    for (dataset, method, variant), members in sorted(groups.items()):
-        reports = [graphssl.Report.from_json(unit["report"]) for unit in members]
-        for protocol in [p for p in reports[0].protocols if not protocols or p in protocols]:
-            rows = [[row for row in report.rows if row.protocol == protocol] for report in reports]
-            figure = next((row for row in rows[0] if row.name == "published"), None)
-            for who in [row.name for row in rows[0] if row.name != "published"]:
-                same = [next(row for row in found if row.name == who) for found in rows]
-                best, fixed = ([v for row in same for k, v in row.metrics.items() if part in k] for part in FIGURES)
-                cited = spread([figure.score], figure.std) if figure and who == method else ""
-                codes = who if who in (method, "raw features") else f"{who} ({method})"
-                codes += f" with {variant}" if variant else ""
-                seconds = f"{mean(u['pretrain_seconds'] for u in members):.0f}" if who == method else ""
-                lines.append(
-                    f"| {dataset} | {protocol} | {codes} | {spread([row.score for row in same])} | "
-                    f"{spread(best)} | {spread(fixed)} | {cited} | {len(members)} | {seconds} |"
-                )
-    return "\n".join(lines)
+def rows_of(units: list[dict], wide: bool) -> list[list[str]]:
+    """A line for each protocol of units that differ in their seed; ``wide`` adds all other figures."""
+    reports = [graphssl.Report.from_json(unit["report"]) for unit in units]
+    method, variant, lines = units[0]["method"], units[0].get("variant", ""), []
+    for protocol in reports[0].protocols:
+        found = [{row.name: row for row in report.rows if row.protocol == protocol} for report in reports]
+
+        def scores(name: str, found: list = found) -> list[float]:
+            return [rows[name].score for rows in found if name in rows]
+
+        ours, figure = scores(method), found[0].get("published")
+        line = [
+            units[0]["dataset"], f"{method} with {variant}" if variant else method, protocol, spread(ours),
+            spread(scores("untrained encoder")), spread(scores("raw features")),
+            spread([figure.score], figure.std) if figure else "",
+            f"{mean(ours) - figure.score:+.1f}" if figure and not variant else "",
+            str(len(units)), f"{mean(unit['pretrain_seconds'] for unit in units):.0f}",
+        ]  # fmt: skip
+        others = [n for n in list(found[0][method].metrics)[1:] if not n.endswith(HIDDEN)]
+        others = [n for n in others if ", trained" not in n or n.startswith("AUC")]
+        beside = [f"{name} {spread([rows[method].metrics[name] for rows in found])}" for name in others]
+        lines.append([*line, "; ".join(beside)] if wide else line)
+    return lines
+
+
+def table(cells: Iterable[Cell], units: list[dict], wide: bool) -> str:
+    """The cells that have units as a Markdown table."""
+    header = [*HEADER, "beside it"] if wide else list(HEADER)
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    for cell in cells:
+        key = (cell.dataset, cell.method, " ".join(cell.settings))
+        mine = [unit for unit in units if (unit["dataset"], unit["method"], unit.get("variant", "")) == key]
+        if mine:
+            lines += [f"| {' | '.join(line)} |" for line in rows_of(mine, wide)]
+    return "\n".join(lines) if len(lines) > 2 else ""
+
+
+def show(units: list[dict], names: Iterable[str], wide: bool) -> str:
+    """The tables of these names that have units, and what no table asks for."""
+    parts, asked = [], set()
+    for name in names:
+        title, cells = TABLES[name]
+        asked |= {(cell.dataset, cell.method, " ".join(cell.settings)) for cell in cells}
+        if text := table(cells, units, wide):
+            parts.append(f"{'##' if wide else '###'} {title}\n\n{text}")
+    keys = {(unit["dataset"], unit["method"], unit.get("variant", "")) for unit in units} - asked
+    if wide and keys:
+        cells = [Cell(dataset, method, tuple(variant.split())) for dataset, method, variant in sorted(keys)]
+        parts.append(f"## Others\n\n{table(cells, units, wide)}")
+    return "\n\n".join(parts)
 
 
 def spread(values: list[float], std: float | None = None) -> str:
@@ -98,42 +203,56 @@ def spread(values: list[float], std: float | None = None) -> str:
     return f"{mean(values):.1f}" + (f" ± {std:.1f}" if std is not None else "")
 
 
+def write_tables(results: Path) -> None:
+    """Aggregates the units under ``results`` and writes quality.md and, from the project's own, the README's tables."""
+    units = [json.loads(path.read_text()) for path in sorted((results / "quality").glob("*.json"))]
+    text = (
+        "# Quality\n\nMade by `python benchmarks/quality.py --show` from `results/quality/*.json`. Pretrained anew\n"
+        "for each seed; ± is the unbiased standard deviation over those seeds, of a published figure what its\n"
+        "paper says. `untrained encoder` has the same shape and the weights that the seed gave it. Each seed draws\n"
+        "a link set of its own, so that its ± is over splits too; the papers' is over runs on one split.\n"
+        "`node-linear` scores accuracy after the last epoch of the linear probe, its weight decay chosen on\n"
+        "validation; beside it stand that of the best validation epoch, and that of the last epoch with the weight\n"
+        "decay that GraphMAE's configurations fix for the data set (Cora 1e-4, CiteSeer 1e-2), which is how its\n"
+        "published figures were made. The difference from a published figure is left out where a setting was\n"
+        "changed.\n\n"
+        f"{show(units, TABLES, wide=True)}\n\nCommits: {', '.join(sorted({u['commit'] for u in units}))}. "
+        f"Machines: {'; '.join(sorted({u['machine'] for u in units}))}.\n"
+    )
+    (results / "quality.md").write_text(text)
+    print(text)
+    if results == RESULTS:
+        before, rest = README.read_text().split(OPEN)
+        README.write_text(f"{before}{OPEN}\n\n{show(units, IN_README, wide=False)}\n\n{CLOSE}{rest.split(CLOSE)[1]}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sets", nargs="+", default=["cora", "citeseer"])
-    parser.add_argument("--methods", nargs="+", default=["graphmae"])
-    parser.add_argument("--seeds", type=int, default=5, help="how many, from 0 on")
+    parser.add_argument("--table", nargs="*", choices=list(TABLES), default=[])
+    parser.add_argument("--full", action="store_true", help="also what takes more than half an hour a seed")
+    parser.add_argument("--sets", nargs="+", default=[], help="in place of a table's, or to choose among them")
+    parser.add_argument("--methods", nargs="+", default=[])
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the recipe")
-    parser.add_argument("--show", action="store_true", help="only make the table")
+    parser.add_argument("--seeds", type=int, default=3, help="how many, from 0 on")
+    parser.add_argument("--show", action="store_true", help="only make the tables")
     parser.add_argument("--results", type=Path, default=RESULTS)
     a = parser.parse_args()
     for seed in range(0 if a.show else a.seeds):
-        for dataset in a.sets:
-            for method in a.methods:
-                stem = "-".join([dataset.replace("/", "-"), method, *a.set, str(seed)])
-                path = a.results / "quality" / f"{stem}.json"
-                if not path.exists():
-                    run_unit(dataset, method, a.set, seed, path)
-                    print(f"{path.name} written", flush=True)
-    units = [json.loads(path.read_text()) for path in sorted((a.results / "quality").glob("*.json"))]
-    text = (
-        "# Quality\n\nMade by `python benchmarks/quality.py --show` from `results/quality/*.json`. Pretrained anew\n"
-        "for each seed; ± is the unbiased standard deviation over those seeds. The score of `node-linear` is the\n"
-        "accuracy after the last epoch of the linear probe, its weight decay chosen on validation; beside it stand\n"
-        "that of the best validation epoch, and that of the last epoch with the weight decay that GraphMAE's\n"
-        "configurations fix for the data set (Cora 1e-4, CiteSeer 1e-2), which is how its published figures were\n"
-        "made.\n\n"
-        f"{show(units)}\n\nCommits: {', '.join(sorted({u['commit'] for u in units}))}. "
-        f"Machines: {'; '.join(sorted({u['machine'] for u in units}))}.\n"
-    )
-    (a.results / "quality.md").write_text(text)
-    print(text)
-    if a.results != RESULTS:
-        return
-    readme = README.read_text()
-    before, rest = readme.split(OPEN)
-    table = show(units, ("node-linear", "graph-svm", "link-dot"))
-    README.write_text(f"{before}{OPEN}\n\n{table}\n\n{CLOSE}{rest.split(CLOSE)[1]}")
+        for cell in chosen(a):
+            path = a.results / "quality" / f"{cell.stem}-{seed}.json"
+            if not path.exists():
+                run_unit(cell, seed, path)
+                print(f"{path.name} written", flush=True)
+    write_tables(a.results)
+
+
+def chosen(a: argparse.Namespace) -> list[Cell]:
+    """The cells that the command line asks for."""
+    if not a.table:
+        sets, methods = a.sets or CITATIONS, a.methods or ["graphmae"]
+        return [Cell(s, m, tuple(a.set), graphssl.load_dataset(s).protocols) for s in sets for m in methods]
+    cells = [cell for name in a.table for cell in TABLES[name][1] if a.full or not cell.full]
+    return [c for c in cells if (not a.sets or c.dataset in a.sets) and (not a.methods or c.method in a.methods)]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
+from collections.abc import Callable
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,12 @@ from graphssl.data.loader import Batches, Full
 from graphssl.encoder import Encoder, pool
 from graphssl.errors import UserError
 from graphssl.methods import Method
-from graphssl.pretrained import Pretrained, dataset_of, embed, fingerprint, judge_all, load, versions
-from graphssl.probes import EDGE_EXPOSURE
+from graphssl.pretrained import Pretrained, dataset_of, embed, fingerprint, judge_all, load, subject_of, versions
+from graphssl.probes import EDGE_EXPOSURE, LinkCodes
 from graphssl.recipes import Recipe, Spec, get_recipe
 from graphssl.recipes.custom import custom
 from graphssl.report import Report
+from graphssl.select import Best, hold_out
 from graphssl.train import memory_advice, seeded
 
 PRECISIONS = {None: "32-true", "32-true": "32-true", "bf16-mixed": "bf16-mixed"}
@@ -124,10 +126,14 @@ def pretrain(
     with memory_advice(f"moving {data.name} to {target}"):
         plan.method.to(target)
         batches: Full | Batches
+        best = None
         if data.task == "graph":
             batches = Batches(data, plan.transform, target, plan.batch_size or 32, seed)
         else:
-            batches = Full(data, plan.transform, target)
+            kept, pairs = hold_out(data, plan.select, seed)
+            batches = Full(kept, plan.transform, target)
+            if pairs is not None and plan.select is not None:
+                best = Best(plan.method, batches.graph, pairs, plan.select, plan.epochs)
     runner.check_memory(plan.method, batches.largest(), target, config["method"])
     trained = [p for p in plan.method.parameters() if p.requires_grad]
     if not trained and plan.epochs:
@@ -138,9 +144,13 @@ def pretrain(
         store.open_folder(folder, keep=going_on)
         store.write_json(folder / store.CONFIG, config)
     checkpoint = going_on and folder is not None and (folder / store.CHECKPOINT).exists()
-    lines = runner.run(plan, batches, optimizer, config, folder=folder, resumed=checkpoint, progress=progress)
+    lines = runner.run(
+        plan, batches, optimizer, config, folder=folder, resumed=checkpoint, progress=progress, best=best
+    )
     plan.method.eval()
     config["finished"] = True
+    if best is not None:
+        config["best"] = {"epoch": best.epoch, "validation_auc": best.auc}
     if folder is not None:
         store.save_weights(folder / store.WEIGHTS, plan.method)
         store.write_json(folder / store.CONFIG, config)
@@ -226,9 +236,9 @@ def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
 def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int | None = None) -> Report:
     """Judges any codes by ``protocol`` (None: every one that the data set offers), beside raw features.
 
-    ``codes`` is an array or tensor [N, D] (nodes) or [B, D] (graphs), a Pretrained, or an encoder: a graphssl Encoder
-    or a module (x, edge_index) -> codes. ``seed`` is the probe's; None: the run's, or 0. Raises UserError where codes
-    and data do not fit.
+    ``codes`` is an array or tensor [N, D] (nodes) or [B, D] (graphs), a Pretrained, an encoder (a graphssl Encoder or a
+    module (x, edge_index) -> codes), or LinkCodes. An array of codes is not judged by link-mlp-valmsg, which embeds two
+    graphs. ``seed`` is the probe's; None: the run's, or 0. Raises UserError where codes and data do not fit.
     """
     if isinstance(codes, Pretrained):
         return codes.evaluate(dataset, protocol, seed=seed)
@@ -236,23 +246,30 @@ def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int
     who, notes, pooling = "given codes", (EDGE_EXPOSURE,) if data.task == "link" else (), "mean"
     if isinstance(codes, nn.Module):
         who, pooling = "given encoder", codes.pooling if isinstance(codes, Encoder) else "mean"
-        codes = _codes_of(codes, data, pooling)
-    if not isinstance(codes, Tensor):
+        codes = subject_of(_codes_of(codes, data, pooling), data, protocol)
+    if not isinstance(codes, Tensor | LinkCodes):
         try:
             codes = torch.from_numpy(np.asarray(codes, dtype=np.float32))
         except (TypeError, ValueError) as error:
             came = type(codes).__name__
             raise UserError(f"codes must be an array [rows, width], a Pretrained or an encoder, got {came}") from error
-    return judge_all({who: codes.detach().float().cpu()}, data, protocol, seed=seed or 0, notes=notes, pooling=pooling)
+    if isinstance(codes, Tensor):
+        codes = codes.detach().float().cpu()
+    return judge_all({who: codes}, data, protocol, seed=seed or 0, notes=notes, pooling=pooling)
 
 
-def _codes_of(module: nn.Module, data: Dataset, pooling: str) -> Tensor:
+def _codes_of(module: nn.Module, data: Dataset, pooling: str) -> Callable[[Dataset], Tensor]:
+    """How ``module`` makes codes of ``data``, or of a set with its graphs in another form."""
     encoder = module if isinstance(module, Encoder) else Encoder(foreign(module, data.dim))
     if encoder.dim_in != data.dim:
         raise UserError(
             f"the encoder takes content of width {encoder.dim_in}, but {data.name!r} has {data.dim}; use another"
         )
     device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
-    with evaluating(encoder):
-        how = lambda graph, codes: pool(graph, codes, pooling)  # noqa: E731
-        return embed(encoder, how, data, encoder.transform or Transform(), data.level, device)
+
+    def codes_of(data: Dataset) -> Tensor:
+        with evaluating(encoder):
+            how = lambda graph, codes: pool(graph, codes, pooling)  # noqa: E731
+            return embed(encoder, how, data, encoder.transform or Transform(), data.level, device)
+
+    return codes_of

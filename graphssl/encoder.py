@@ -18,17 +18,17 @@ POOLS = ("mean", "sum", "max")
 class Encoder(nn.Module):
     """A backbone and its readout: codes of nodes [N, dim] and, pooled, codes of graphs [B, dim].
 
-    ``read`` says which layers the codes are made of: "last", or "all" laid side by side. ``pool`` is "mean", "sum" or
-    "max".
+    ``read`` says which layers the codes are made of: "last", or "all" laid side by side. ``unit`` scales each node's
+    codes to length one. ``pool`` is "mean", "sum" or "max".
     """
 
-    def __init__(self, backbone: Backbone, read: str = "last", pool: str = "mean"):
+    def __init__(self, backbone: Backbone, read: str = "last", pool: str = "mean", unit: bool = False):
         super().__init__()
         if read not in ("last", "all"):
             raise unknown("readout", read, ("last", "all"))
         if pool not in POOLS:
             raise unknown("pooling", pool, POOLS)
-        self.backbone, self.read, self.pooling = backbone, read, pool
+        self.backbone, self.read, self.pooling, self.unit = backbone, read, pool, unit
         self.transform: Callable[[Graph], Graph] | None = None  # what a graph goes through first; a recipe sets it
         self.dim_in = backbone.dim_in
         self.dim = backbone.dim if read == "last" else sum(backbone.widths)
@@ -36,9 +36,11 @@ class Encoder(nn.Module):
     def forward(self, graph: Graph, rows: Tensor | None = None) -> Tensor:
         """Codes of the nodes, [N, dim]; with a boolean ``rows`` [N] only those of these nodes."""
         if self.read == "last":
-            return self.backbone(graph, graph.x) if rows is None else self.backbone(graph, graph.x, rows)
-        codes = torch.cat(list(self.backbone.walk(graph, graph.x)), dim=1)
-        return codes if rows is None else codes[rows]
+            codes = self.backbone(graph, graph.x) if rows is None else self.backbone(graph, graph.x, rows)
+        else:
+            codes = torch.cat(list(self.backbone.walk(graph, graph.x)), dim=1)
+            codes = codes if rows is None else codes[rows]
+        return torch.nn.functional.normalize(codes, dim=1) if self.unit else codes
 
     def pool(self, graph: Graph, codes: Tensor) -> Tensor:
         """Codes of nodes [N, dim] to codes of graphs [B, dim]."""

@@ -54,3 +54,37 @@ def bootstrap(pred: Tensor, target: Tensor) -> Tensor:
     BGRL eq. 4, arXiv:2102.06514, up to the constant.
     """
     return 2 - 2 * F.cosine_similarity(pred, target.detach(), dim=-1).mean()
+
+
+@full_precision
+def mean_square(pred: Tensor, target: Tensor) -> Tensor:
+    """Mean squared difference of tensors of one shape; zero where they are empty."""
+    return (pred - target).square().sum() / max(1, pred.numel())
+
+
+@full_precision
+def edge_bce(present: Tensor, absent: Tensor) -> Tensor:
+    """Binary cross-entropy of logits of pairs that are joined [M] and of pairs that are not [K], a mean of each.
+
+    MaskGAE eq. 4 and GAE; as the sum of both means, as in the reference codes, and zero where there are none.
+    """
+    return _mean(F.softplus(-present)) + _mean(F.softplus(absent))
+
+
+@full_precision
+def soft_edge_ce(present: Tensor, absent: Tensor, weight: Tensor) -> Tensor:
+    """Cross-entropy of two-class logits, the first column "joined": of edges [M, 2], each times its ``weight`` [M].
+
+    Bandana eq. 10 with the bandwidths as weights; pairs that are not joined [K, 2] weigh one. A mean of each.
+    """
+    return _mean(-weight * present.log_softmax(-1)[:, 0]) + _mean(-absent.log_softmax(-1)[:, 1])
+
+
+@full_precision
+def gaussian_kl(mean: Tensor, log_std: Tensor) -> Tensor:
+    """KL divergence of normals [N, D] from the standard one, summed over D, a mean over N; VGAE, arXiv:1611.07308."""
+    return -0.5 * (1 + 2 * log_std - mean.square() - (2 * log_std).exp()).sum(1).mean()
+
+
+def _mean(values: Tensor) -> Tensor:
+    return values.sum() / max(1, values.numel())

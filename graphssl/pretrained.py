@@ -11,6 +11,7 @@ import platform
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from graphssl.graph import Graph
 from graphssl.methods import Method
 from graphssl.ops import Content, Rows, dense, missing
 from graphssl.plot import check_picture, draw
-from graphssl.probes import EDGE_EXPOSURE, get_protocol, judge
+from graphssl.probes import EDGE_EXPOSURE, Decoder, LinkCodes, get_protocol, judge
 from graphssl.recipes import Plan, Published, Recipe, Spec, get_recipe
 from graphssl.recipes.custom import custom
 from graphssl.report import RAW, UNTRAINED, Report, Row
@@ -194,14 +195,37 @@ class Pretrained:
             notes += ("finetuned on labels of other data; whether they overlap with these is unverified",)
         if self.module is not None:
             notes += ("the encoder was handed in; what it had seen before is unverified",)
-        subjects = {self.name: self._codes(self.encoder, data)}
-        if config["epochs"] > 0 or config.get("steps", 0) > 0:
-            subjects[UNTRAINED] = self._codes(self.untrained(), data)
+        trained = config["epochs"] > 0 or config.get("steps", 0) > 0
+        subject = subject_of(partial(self._codes, self.encoder), data, protocol)
+        if (
+            isinstance(subject, LinkCodes) and trained and "finetuned" not in config
+        ):  # else it has learned no such codes
+            subject = replace(subject, score=self._decoder(subject.codes))
+        subjects = {self.name: subject}
+        if trained:
+            subjects[UNTRAINED] = subject_of(partial(self._codes, self.untrained()), data, protocol)
         return judge_all(
             subjects, data, protocol, seed=config["seed"] if seed is None else seed, notes=notes,
             pooling=self.encoder.pooling, unlike=self._unlike_the_recipe(),
             published=self.plan.published if data.known and data.name == config["spec"]["name"] else {},
         )  # fmt: skip
+
+    def _decoder(self, codes: Tensor) -> Decoder | None:
+        """The method's own edge decoder for ``codes`` [N, D] on the CPU; None where it has none for such codes."""
+
+        @torch.no_grad()
+        def score(codes: Tensor, pairs: Tensor) -> Tensor | None:
+            with evaluating(self.method):
+                return self.method.score(codes.to(self.device), pairs.to(self.device))
+
+        def scores(codes: Tensor, pairs: Tensor) -> Tensor:
+            found = score(codes, pairs)
+            assert found is not None  # it has been tried
+            return found
+
+        if self.encoder.unit:  # it was trained on codes before they were scaled
+            return None
+        return None if score(codes, torch.zeros(2, 1, dtype=torch.long)) is None else scores
 
     def _unlike_the_recipe(self) -> str:
         """What differs from the run that a published figure of the recipe stands for; empty where nothing does."""
@@ -308,21 +332,37 @@ def free(path: Path, overwrite: bool) -> None:
         raise UserError(f"{path} exists already; choose another name, or overwrite=True (--overwrite)")
 
 
+def subject_of(codes_of: Callable[[Dataset], Tensor], data: Dataset, protocol: str | None) -> Tensor | LinkCodes:
+    """What is judged: codes by the encoder ``codes_of`` and, where a protocol asks, of a link set's second graph."""
+    codes = codes_of(data)
+    if data.task != "link":
+        return codes
+    asked = any(get_protocol(name).two_graphs for name in ((protocol,) if protocol else data.protocols))
+    two = asked and data.with_val is not None
+    return LinkCodes(codes, codes_of(data.replace(graphs=[data.with_val])) if two else None)
+
+
 def judge_all(
-    subjects: Mapping[str, Tensor], data: Dataset, protocol: str | None, *, seed: int, notes: tuple[str, ...] = (),
-    published: Mapping[str, Published] | None = None, pooling: str = "mean", unlike: str = "",
+    subjects: Mapping[str, Tensor | LinkCodes], data: Dataset, protocol: str | None, *, seed: int,
+    notes: tuple[str, ...] = (), published: Mapping[str, Published] | None = None, pooling: str = "mean",
+    unlike: str = "",
 ) -> Report:  # fmt: skip
     """A Report of ``subjects`` (codes by name, the first is judged), raw features and published figures.
 
-    ``unlike`` says how the run differs from the one that published figures stand for.
+    ``unlike`` says how the run differs from the one that published figures stand for. Without a ``protocol`` an array
+    of codes is judged by those that need no more.
     """
-    names = (get_protocol(protocol).name,) if protocol else data.protocols
+    two = all(isinstance(codes, LinkCodes) and codes.with_val is not None for codes in subjects.values())
+    offered = [name for name in data.protocols if two or not get_protocol(name).two_graphs]
+    names = [get_protocol(protocol).name] if protocol else offered
     if not names:
         raise UserError(
             f"data set {data.name!r} offers no protocol to judge codes by (labels or a split are missing, or its "
             "labels are of a kind that none takes yet); use embed or plot, or give labels"
         )
-    judged, everyone, rows = next(iter(subjects)), {**subjects, RAW: raw_features(data, pooling)}, []
+    raw = raw_features(data, pooling)
+    everyone = {**subjects, RAW: LinkCodes(raw, raw) if data.task == "link" else raw}
+    judged, rows = next(iter(subjects)), []
     total, quiet = len(names) * len(everyone), not sys.stderr.isatty()
     with tqdm(total=total, desc=f"judging on {data.name}", leave=False, disable=quiet, dynamic_ncols=True) as bar:
         for name in names:
@@ -339,11 +379,10 @@ def judge_all(
     return Report(data.name, rows)
 
 
-def raw_features(data: Dataset, how: str) -> Tensor | Rows:
+def raw_features(data: Dataset, how: str) -> Tensor:
     """The content itself as codes: of nodes as it is, of graphs pooled as the encoder pools."""
     if data.level == "node":
-        x = data.graph.x
-        return x if isinstance(x, (Tensor, Rows)) else dense(x)
+        return dense(data.graph.x)
     return embed(lambda graph: dense(graph.x), lambda graph, x: pool(graph, x, how), data, Transform(), "graph", "cpu")
 
 

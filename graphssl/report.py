@@ -169,18 +169,47 @@ class Report:
         lines = [f"{dataset}: {protocol} (version {rows[0].version}), {headline}{unit}; {direction} is better"]
         lines += textwrap.wrap(heading.about, WIDTH, initial_indent="  ", subsequent_indent="  ")
         lines.append("")
-        lines += _align(self._cells(rows, headline, heading))
+        cells, below = self._fitting(rows, headline, heading)
+        lines += _align(cells)
+        for note in below:
+            lines += textwrap.wrap(note, WIDTH, initial_indent="  ", subsequent_indent="    ")
         for row in rows:
             for note in (*row.notes, *([f"from {row.source}"] if row.source else [])):
                 lines += textwrap.wrap(f"{row.name}: {note}", WIDTH, initial_indent="  ", subsequent_indent="    ")
         return "\n".join(lines)
 
-    def _cells(self, rows: list[Row], headline: str, heading: Heading) -> list[list[str]]:
-        """The table of a block, its header first; columns that no row fills are left out."""
-        digits = 1 if heading.unit == "%" else 3
-        beside = dict.fromkeys(
-            name for row in rows for name in list(row.metrics)[1:] if not name.endswith(", validation")
+    def _fitting(self, rows: list[Row], headline: str, heading: Heading) -> tuple[list[list[str]], list[str]]:
+        """The cells of a block that fit into ``WIDTH`` columns, and what to say below about those that do not.
+
+        What the spread is over goes first, then figures from the right, those of the headline's metric last.
+        """
+        beside = list(
+            dict.fromkeys(name for row in rows for name in list(row.metrics)[1:] if not name.endswith(", validation"))
         )
+        metric = headline.split(", ")[0]
+        leaving = [name for name in beside if name.split(", ")[0] == metric]
+        leaving += [name for name in beside if name not in leaving]
+        spread, left_out = True, []
+        while True:
+            cells = self._cells(rows, headline, heading, beside, spread)
+            if max(map(len, _align(cells))) <= WIDTH or not (spread or leaving):
+                break
+            if spread:
+                spread = False
+            else:
+                left_out.append(leaving.pop())
+                beside.remove(left_out[-1])
+        over = dict.fromkeys(row.std_over for row in rows if row.std_over and not spread)
+        below = [f"{', '.join(row.name for row in rows if row.std_over == what)}: ± over {what}" for what in over]
+        if left_out:
+            below.append(f"in to_json() only: {'; '.join(reversed(left_out))}")
+        return cells, below
+
+    def _cells(
+        self, rows: list[Row], headline: str, heading: Heading, beside: list[str], spread: bool
+    ) -> list[list[str]]:
+        """A block's table with the figures ``beside``, its header first; columns that no row fills are left out."""
+        digits = 1 if heading.unit == "%" else 3
         control = next((row.score for row in rows if row.name == UNTRAINED), None)
 
         def difference(row: Row) -> str:
@@ -194,7 +223,7 @@ class Report:
         for row in rows:
             score = f"{row.score:.{digits}f}" + (f" ± {row.std:.{digits}f}" if row.std is not None else "")
             others = [f"{row.metrics[name]:.{digits}f}" if name in row.metrics else "" for name in beside]
-            cells.append([row.name, score, *others, difference(row), row.std_over])
+            cells.append([row.name, score, *others, difference(row), row.std_over if spread else ""])
         filled = [column for column in range(len(cells[0])) if any(line[column] for line in cells[1:])]
         return [[line[column] for column in filled] for line in cells]
 

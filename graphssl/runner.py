@@ -22,6 +22,7 @@ from graphssl.data.loader import Batches, Full
 from graphssl.errors import Diverged, OutOfMemory
 from graphssl.methods import Method
 from graphssl.recipes import Plan
+from graphssl.select import Best
 from graphssl.train import memory_advice, train
 
 
@@ -33,13 +34,15 @@ class Log:
         self.began = time.monotonic() - (lines[-1]["seconds"] if lines else 0.0)
         self.file: TextIO | None = None if folder is None else open(folder / store.METRICS, "a")  # noqa: SIM115
 
-    def add(self, step: int, losses: dict[str, torch.Tensor], lr: float) -> dict[str, float] | None:
-        """Takes the losses of a step; the epoch's line where it ends one."""
+    def add(
+        self, step: int, losses: dict[str, torch.Tensor], lr: float, found: dict[str, float]
+    ) -> dict[str, float] | None:
+        """Takes the losses of a step, and what was ``found`` besides; the epoch's line where it ends one."""
         for key, loss in losses.items():
             self.sums[key] = self.sums.get(key, 0.0) + loss.item() / self.per_epoch
         if step % self.per_epoch:
             return None
-        line = {"epoch": step // self.per_epoch, "step": step, **self.sums, "lr": lr}
+        line = {"epoch": step // self.per_epoch, "step": step, **self.sums, **found, "lr": lr}
         line["seconds"] = round(time.monotonic() - self.began, 3)
         self.lines.append(line)
         self.sums = {}
@@ -56,8 +59,8 @@ class Log:
 class Saver:
     """Writes a checkpoint at most every second, and never more often than takes a fiftieth of the time."""
 
-    def __init__(self, folder: Path | None, method: Method, optimizer: Optimizer):
-        self.folder, self.method, self.optimizer = folder, method, optimizer
+    def __init__(self, folder: Path | None, method: Method, optimizer: Optimizer, best: Best | None):
+        self.folder, self.method, self.optimizer, self.best = folder, method, optimizer, best
         self.last, self.cost = time.monotonic(), 0.0
 
     def due(self) -> bool:
@@ -68,7 +71,8 @@ class Saver:
         if self.folder is None:
             return False
         began = time.monotonic()
-        written = store.save_checkpoint(self.folder, self.method, self.optimizer, step, partial)
+        best = self.best.state() if self.best else None
+        written = store.save_checkpoint(self.folder, self.method, self.optimizer, step, partial, best)
         self.last = time.monotonic()
         self.cost = self.last - began
         return written
@@ -76,9 +80,11 @@ class Saver:
 
 def run(
     plan: Plan, batches: Full | Batches, optimizer: Optimizer, config: dict[str, Any], *, folder: Path | None = None,
-    resumed: bool = False, progress: bool = True,
+    resumed: bool = False, progress: bool = True, best: Best | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Trains ``plan.method`` in place from the start, or from the checkpoint in ``folder``; returns a line an epoch.
+
+    With ``best`` the method ends with the weights that it found best.
 
     Raises Diverged, OutOfMemory, or KeyboardInterrupt after the first Ctrl-C or SIGTERM, with a checkpoint written.
     """
@@ -88,10 +94,12 @@ def run(
     partial_sums: dict[str, float] = {}
     if resumed and folder is not None:
         start, partial_sums = store.load_checkpoint(folder, method, optimizer)
+        if best:
+            best.go_on(*store.load_best(folder))
     if folder is not None:
         store.cut_metrics(folder, start)
     log = Log(folder, batches.per_epoch, store.read_metrics(folder) if folder is not None else [], partial_sums)
-    saver = Saver(folder, method, optimizer)
+    saver = Saver(folder, method, optimizer, best)
     bar = tqdm(
         total=plan.epochs, initial=start // batches.per_epoch, desc=where, unit="epoch", dynamic_ncols=True,
         disable=not (progress and sys.stderr.isatty()),
@@ -104,10 +112,13 @@ def run(
                 method, batches, optimizer, steps, start=start, seed=config["seed"], schedule=plan.schedule,
                 clip=plan.clip, autocast=half,
             ):  # fmt: skip
-                line = log.add(step, losses, optimizer.param_groups[0]["lr"])
+                found = best.look(step // batches.per_epoch) if best and step % batches.per_epoch == 0 else {}
+                line = log.add(step, losses, optimizer.param_groups[0]["lr"], found)
                 if line is not None:
                     bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
                     bar.update()
+                if best and best.done:
+                    break
                 if step < steps and stopped():
                     raise KeyboardInterrupt(goodbye(saver.save(step, log.sums), step, steps))
                 if step < steps and saver.due():
@@ -121,6 +132,8 @@ def run(
         raise Diverged(
             f"{where}: weights are not finite after step {step}; try a smaller lr or a clip{way_back(folder)}"
         )
+    if best:
+        best.restore()
     return log.lines
 
 

@@ -91,11 +91,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def save_checkpoint(
-    folder: Path, method: nn.Module, optimizer: Optimizer, step: int, partial: Mapping[str, float] | None = None
-) -> bool:
+    folder: Path, method: nn.Module, optimizer: Optimizer, step: int, partial: Mapping[str, float] | None = None,
+    best: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None = None,
+) -> bool:  # fmt: skip
     """Writes weights, optimizer and step in one file; False, and the last one kept, where something is not finite.
 
-    ``partial`` holds the losses summed so far in an epoch that has not ended.
+    ``partial`` holds the losses summed so far in an epoch that has not ended, ``best`` the weights of the best epoch so
+    far and what is known of it.
     """
     if not all(parameter.isfinite().all() for parameter in method.parameters()):
         return False
@@ -108,7 +110,10 @@ def save_checkpoint(
                 tensors[f"optimizer.{i}.{key}"] = value.detach().cpu().contiguous().clone()
             else:
                 numbers[f"{i}.{key}"] = value
+    weights, known = best or ({}, {})
+    tensors |= {f"best.{name}": tensor for name, tensor in weights.items()}
     header = {"step": str(step), "optimizer": json.dumps(numbers), "partial": json.dumps(dict(partial or {}))}
+    header["best"] = json.dumps(dict(known))
     write_atomically(folder / CHECKPOINT, lambda new: save_file(tensors, new, metadata=header))
     return True
 
@@ -137,6 +142,13 @@ def load_checkpoint(
             value = value.to(parameter.device)
         optimizer.state[parameter][key] = value
     return int(header["step"]), json.loads(header["partial"])
+
+
+def load_best(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What ``save_checkpoint`` was given as ``best``."""
+    tensors, header = read_tensors(folder / CHECKPOINT)
+    weights = {name.removeprefix("best."): t for name, t in tensors.items() if name.startswith("best.")}
+    return weights, json.loads(header.get("best", "{}"))
 
 
 def read_config(folder: Path) -> dict[str, Any]:

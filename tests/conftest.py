@@ -91,13 +91,17 @@ class Case:
         recipe = get_recipe(self.recipe)
         task = "node" if graph.num_graphs == 1 else "graph"
         sparse = isinstance(graph.x, Rows)
-        spec = Spec("data", task, F, graph.num_nodes, graph.num_edges, graph.num_graphs, sparse)
+        edge_dim = 0 if graph.edge_attr is None else graph.edge_attr.size(1)
+        spec = Spec(
+            "data", task, F, graph.num_nodes, graph.num_edges, graph.num_graphs, sparse, edge_dim=edge_dim
+        )  # fmt: skip
         with seeded(seed):
             return recipe.plan(spec, recipe.settings(spec, {"width": 16, **self.settings})).method
 
 
 REMASKED = {"decoder.layers.0.conv.target": "hidden targets are zero before the decoder (re-masking)"}
 ALONE = {"one-node": "one node has no other node to be told from"}
+EDGELESS = dict.fromkeys(("one-node", "no-edges"), "it predicts edges, and there are none")
 
 FEW_DROPS = {"edges_1": 0.1, "edges_2": 0.1, "features_1": 0.1, "features_2": 0.1}
 
@@ -106,6 +110,18 @@ METHODS: dict[str, Case] = {
     "graphmae-gin": Case("graphmae", {"encoder": "gin", "decoder": "gin", "norm": "batch"}),
     "graphmae-mlp": Case("graphmae", {"encoder": "gcn", "decoder": "mlp", "norm": "layer", "residual": True}),
     "grace": Case("grace", {"hidden": 16, "encoder": "gcn", "norm": "none", **FEW_DROPS}, skips=ALONE),
+    "graphmae-dropping-edges": Case("graphmae", {"drop_edges": 0.3, "mask_end": 0.8, "masker": "degree"}, REMASKED),
+    "graphmae-block": Case("graphmae", {"masker": "block"}, REMASKED),
+    "graphmae2": Case("graphmae2"),
+    "graphmae2-remasking-the-hidden": Case("graphmae2", {"random": False, "momentum": 0.0}, REMASKED),
+    "bandana": Case("bandana", {"inner": 8, "dropout": 0.2}, skips=EDGELESS),
+    "bandana-discrete": Case("bandana", {"discrete": 0.5, "encoder": "sage", "dropout": 0.2}, skips=EDGELESS),
+    "bandana-shuffled": Case("bandana", {"shuffle": True, "encoder": "gin", "dropout": 0.2}, skips=EDGELESS),
+    "maskgae": Case("maskgae", {"hidden": 16, "degree": 0.01, "dropout": 0.2}, skips=EDGELESS),
+    "maskgae-edge": Case("maskgae", {"hidden": 8, "masker": "edge", "negatives": "fast"}, skips=EDGELESS),
+    "s2gae": Case("s2gae", {"inner": 16}, skips=EDGELESS),
+    "gae": Case("gae", skips=EDGELESS),
+    "vgae": Case("vgae", {"encoder": "sage"}, skips=EDGELESS),
     "bgrl": Case("bgrl", {"hidden": 16, "encoder": "sage", "norm": "layer"}),
 }
 

@@ -282,13 +282,61 @@ def test_codes_from_elsewhere_on_a_link_set_say_so():
     link = data.link()
     whole = graphssl.pretrain(data, width=8, heads=2, epochs=1, progress=False)
     held = graphssl.pretrain(link, width=8, heads=2, epochs=1, progress=False)
-    assert any("exposure" in note for note in whole.evaluate(link).rows[0].notes)
-    assert not any("exposure" in note for note in held.evaluate().rows[0].notes)
-    assert not any("exposure" in note for note in held.evaluate("citations-mini/link").rows[0].notes)
+    assert any("exposure" in note for note in whole.evaluate(link, "link-dot").rows[0].notes)
+    assert not any("exposure" in note for note in held.evaluate(protocol="link-dot").rows[0].notes)
+    assert not any("exposure" in note for note in held.evaluate("citations-mini/link", "link-dot").rows[0].notes)
     tuned = held.finetune(data, epochs=1)  # its messages run along the held-out edges
-    assert any("exposure" in note for note in tuned.evaluate(link).rows[0].notes)
+    assert any("exposure" in note for note in tuned.evaluate(link, "link-dot").rows[0].notes)
     on = graphssl.pretrain(link, whole, epochs=1, progress=False)  # the ancestor has seen every held-out edge
-    assert any("exposure" in note for note in on.evaluate().rows[0].notes)
+    assert any("exposure" in note for note in on.evaluate(protocol="link-dot").rows[0].notes)
+
+
+def test_arrays_and_encoders_on_a_link_set():
+    link = graphssl.to_dataset(cited(120)).link()
+    held = graphssl.pretrain(link, width=8, heads=2, epochs=1, progress=False)
+    codes = held.embed()
+    array = graphssl.evaluate(codes.numpy(), link)
+    assert array.protocols == ("link-dot", "link-mlp")
+    encoder = graphssl.evaluate(held.encoder, link)
+    assert encoder.protocols == ("link-dot", "link-mlp", "link-mlp-valmsg")
+    full = held.evaluate()
+    assert full.protocols == encoder.protocols
+    for protocol in full.protocols:
+        scores = [[row.score for row in report.rows if row.protocol == protocol] for report in (encoder, full)]
+        assert scores[0] == [scores[1][0], scores[1][2]]  # the encoder and raw features
+    assert [row.score for row in array.rows] == [row.score for row in encoder.rows][:4]
+    assert array.rows[2].notes[0].startswith("scored by a decoder that the protocol trained")
+    one = held.evaluate(protocol="link-mlp-valmsg")
+    assert [row.name for row in one.rows] == ["graphmae", "untrained encoder", "raw features"]
+    assert one.score == full.rows[6].score
+    assert max(map(len, full.table().splitlines())) <= 100
+    with pytest.raises(graphssl.UserError, match="needs the encoder and got an array"):
+        graphssl.evaluate(codes, link, "link-mlp-valmsg")
+
+
+def test_an_own_decoder_of_a_run_reaches_the_report(monkeypatch):
+    link = graphssl.to_dataset(cited(120)).link()
+    plain = graphssl.pretrain(link, width=8, heads=2, epochs=1, progress=False)
+    modes = []
+
+    def score(self, codes, pairs):
+        modes.append((self.training, torch.is_grad_enabled(), codes.device, pairs.device))
+        return (codes[pairs[0]] * codes[pairs[1]]).sum(1)
+
+    monkeypatch.setattr(GraphMAE, "score", score)
+    plain.method.train()
+    report = plain.evaluate(protocol="link-mlp")
+    assert plain.method.training
+    plain.method.eval()
+    assert {mode[:2] for mode in modes} == {(False, False)}
+    dot = plain.evaluate(protocol="link-dot")
+    assert report.score == dot.score
+    assert "AUC, trained decoder" in report.rows[0].metrics
+    assert "AUC, trained decoder" not in report.rows[1].metrics
+    start = graphssl.pretrain(link, width=8, heads=2, epochs=0, progress=False).evaluate(protocol="link-mlp")
+    assert start.rows[0].notes[0].startswith("scored by a decoder that the protocol trained")
+    tuned = plain.finetune(cited(120), epochs=1).evaluate(link, "link-mlp")
+    assert tuned.rows[0].notes[0].startswith("scored by a decoder that the protocol trained")
 
 
 def test_a_picture(run, tmp_path):

@@ -32,8 +32,7 @@ def copied(conv, name, dim):
             theirs.lin_l.weight.copy_(conv.neighbours.weight)
             theirs.lin_l.bias.copy_(conv.own.bias)
         elif name == "gin":
-            conv.eps.fill_(0.3)
-            theirs = pyg.GINConv(nn.Sequential(conv.first, conv.rest), eps=0.3)
+            theirs = pyg.GINConv(nn.Sequential(conv.first, conv.rest))
         else:
             theirs = conv.linear
     return theirs
@@ -56,6 +55,24 @@ def test_layer_equals_pyg(name, graph, kind):
     else:
         expected = theirs(dense(graph.x), graph.edge_index)
     torch.testing.assert_close(body(graph, graph.x), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_gin_with_edge_attributes_equals_pyg():
+    graph = KINDS["molecules"]()
+    conv = backbone("gin", F, [8], edge_dim=3).eval().layers[0].conv
+    theirs = pyg.GINEConv(nn.Sequential(conv.first, conv.rest), edge_dim=3).eval()
+    theirs.lin.load_state_dict(conv.edge.state_dict())
+    expected = theirs(graph.x, graph.edge_index, graph.edge_attr)
+    torch.testing.assert_close(conv(graph, graph.x), expected, rtol=1e-4, atol=1e-5)
+    other = conv(graph.replace(edge_attr=graph.edge_attr.flip(0)), graph.x)
+    assert not torch.allclose(other, expected)
+    with pytest.raises(UserError, match="3 attributes"):
+        conv(graph.replace(edge_attr=None), graph.x)
+
+
+def test_a_decoder_of_few_columns_keeps_its_inside_wide():
+    layer = backbone("gin", 32, [4], bare_end=True).layers[0]
+    assert (layer.conv.first.out_features, layer.dim) == (32, 4)
 
 
 @pytest.mark.parametrize("widths", [[8], [8, 16], [8, 40]])

@@ -9,8 +9,8 @@ ROOT = Path(graphssl.__file__).parent
 LAYERS = [
     {"errors"}, {"ops"}, {"graph"}, {"tokens", "masks", "augment", "losses", "heads", "teacher", "balance"},
     {"backbones"}, {"encoder"}, {"methods"}, {"data"}, {"train"}, {"probes"}, {"recipes"},
-    {"report", "plot", "store", "finetune"}, {"runner"}, {"pretrained"}, {"api"}, {"__init__"}, {"cli", "ogb"},
-    {"__main__"},
+    {"report", "plot", "store", "finetune"}, {"select"}, {"runner"}, {"pretrained"}, {"api"}, {"__init__"},
+    {"cli", "ogb"}, {"__main__"},
 ]  # fmt: skip
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 

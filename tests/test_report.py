@@ -67,6 +67,26 @@ def test_the_table_reads_as_text():
     assert "79.0" not in text  # validation figures stay in the JSON
 
 
+def test_a_table_too_wide_says_the_rest_below():
+    names = ["AUC", "AP", "MRR", "Hits@20", "Hits@50", "Hits@100"]
+    figures = {name: 90.0 + place for place, name in enumerate(names)}
+    beside = {f"{name}, trained decoder": 80.0 for name in names}
+    about = get_protocol("link-mlp")
+    trained = Outcome(88.0, 0.5, "3 probe initialisations", figures, 3)
+    rows = [Row.of(about, "maskgae", Outcome(90.0, metrics={**figures, **beside})), Row.of(about, UNTRAINED, trained)]
+    text = Report("cora/link", rows).table()
+    assert max(map(len, text.splitlines())) <= 100
+    assert "AUC, trained" in text
+    assert "Hits@50" in text
+    assert "  untrained encoder: ± over 3 probe initialisations\n" in text
+    assert "  in to_json() only: Hits@100; AP, trained decoder; MRR, trained decoder;" in text
+    few = Report("cora/link", [replace(rows[1], name=name) for name in ("maskgae", UNTRAINED, RAW)]).table()
+    assert "Hits@100" in few
+    assert "to_json" not in few
+    assert "  maskgae, untrained encoder, raw features: ± over 3 probe initialisations" in few.splitlines()
+    assert max(map(len, few.splitlines())) <= 100
+
+
 def test_other_figures_have_three_decimals():
     lines = zinc().table().splitlines()
     assert lines[0] == "zinc: graph-ridge (version 1), MAE; lower is better"

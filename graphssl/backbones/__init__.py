@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatch
 
 from torch import nn
@@ -18,13 +19,26 @@ from graphssl.backbones.mlp import NodeLinear as NodeLinear
 from graphssl.backbones.sage import SAGEConv as SAGEConv
 from graphssl.errors import unknown
 
-# each takes (dim_in, dim, heads, attention_dropout, activation) and picks what it needs
-CONVS: dict[str, Callable[[int, int, int, float, str], nn.Module]] = {
-    "gat": lambda i, o, heads, drop, act: GATConv(i, o, heads, drop),
-    "gcn": lambda i, o, heads, drop, act: GCNConv(i, o),
-    "gin": lambda i, o, heads, drop, act: GINConv(i, o, act),
-    "sage": lambda i, o, heads, drop, act: SAGEConv(i, o),
-    "mlp": lambda i, o, heads, drop, act: NodeLinear(i, o),
+
+@dataclass(frozen=True)
+class Shape:
+    """What a convolution may be told; each picks what it needs."""
+
+    dim_in: int
+    dim: int
+    inner: int  # of a convolution that holds an MLP
+    heads: int
+    attention_dropout: float
+    activation: str
+    edge_dim: int
+
+
+CONVS: dict[str, Callable[[Shape], nn.Module]] = {
+    "gat": lambda s: GATConv(s.dim_in, s.dim, s.heads, s.attention_dropout),
+    "gcn": lambda s: GCNConv(s.dim_in, s.dim),
+    "gin": lambda s: GINConv(s.dim_in, s.dim, s.activation, s.inner, s.edge_dim),
+    "sage": lambda s: SAGEConv(s.dim_in, s.dim),
+    "mlp": lambda s: NodeLinear(s.dim_in, s.dim),
 }
 
 
@@ -36,19 +50,22 @@ def list_encoders(pattern: str = "*") -> list[str]:
 def backbone(
     name: str, dim_in: int, widths: Sequence[int], *, heads: int = 1, dropout: float = 0.0,
     attention_dropout: float = 0.0, norm: str = "none", residual: bool = False, activation: str = "prelu",
-    bare_end: bool = False,
+    bare_end: bool = False, edge_dim: int = 0,
 ) -> Backbone:  # fmt: skip
     """The backbone ``name`` with one layer for each of ``widths``.
 
-    ``heads`` and ``attention_dropout`` are of attention only. With ``bare_end`` the last layer has one head and neither
-    residual, norm nor activation, as a decoder's has.
+    ``heads`` and ``attention_dropout`` are of attention only, ``edge_dim`` (how many attributes an edge has; 0: they
+    are not looked at) of GIN. With ``bare_end`` the last layer has one head and neither residual, norm nor activation,
+    and an MLP in it is as wide as what comes in: a decoder's end.
     """
     if name not in CONVS:
         raise unknown("encoder", name, CONVS)
     layers, before = [], dim_in
     for place, dim in enumerate(widths):
         bare = bare_end and place == len(widths) - 1
-        conv = CONVS[name](before, dim, 1 if bare else heads, attention_dropout, activation)
+        inner = before if bare else dim
+        shape = Shape(before, dim, inner, 1 if bare else heads, attention_dropout, activation, edge_dim)
+        conv = CONVS[name](shape)
         finish = {} if bare else {"norm": norm, "activation": activation, "residual": residual}
         layers.append(Layer(conv, before, dim, dropout=dropout, **finish))  # type: ignore[arg-type]
         before = dim

@@ -1,4 +1,4 @@
-"""Graph isomorphism network, Xu et al. 2019, arXiv:1810.00826."""
+"""Graph isomorphism network, Xu et al. 2019, arXiv:1810.00826; edge attributes as Hu et al. 2020, arXiv:1905.12265."""
 
 from __future__ import annotations
 
@@ -7,23 +7,42 @@ from torch import Tensor, nn
 
 from graphssl import ops
 from graphssl.backbones.base import activation_named, norm_named
+from graphssl.errors import UserError
 from graphssl.graph import Graph
 
 
 class GINConv(nn.Module):
-    """x_i' = MLP((1 + eps) x_i + sum of its neighbours), eq. 4.1; eps starts at zero and is learned.
+    """x_i' = MLP(x_i + sum of its neighbours), eq. 4.1 with eps = 0, the paper's GIN-0.
 
-    The MLP is linear, norm, activation, linear, as in GraphMAE's gin.py; the norm within is always batch normalisation.
+    The MLP is linear, norm, activation, linear, as in GraphMAE's gin.py, ``inner`` wide between; the norm within is
+    always batch normalisation. With ``edge_dim`` a neighbour says relu(x_j + W e_ij), as PyG's GINEConv.
     """
 
-    def __init__(self, dim_in: int, dim: int, activation: str = "relu"):
+    def __init__(self, dim_in: int, dim: int, activation: str = "relu", inner: int | None = None, edge_dim: int = 0):
         super().__init__()
-        self.eps = nn.Parameter(torch.zeros(()))
-        self.first = nn.Linear(dim_in, dim)
-        self.rest = nn.Sequential(norm_named("batch", dim), activation_named(activation), nn.Linear(dim, dim))
+        inner = inner or dim
+        self.first = nn.Linear(dim_in, inner)
+        self.rest = nn.Sequential(norm_named("batch", inner), activation_named(activation), nn.Linear(inner, dim))
+        self.edge = nn.Linear(edge_dim, dim_in) if edge_dim else None
 
     def forward(self, graph: Graph, x: ops.Content, rows: Tensor | None = None) -> Tensor:
         """Content [N, dim_in] to [N, dim], or to the ``rows`` asked for."""
-        h = ops.linear(x, self.first.weight)  # before the sum: both are linear, and this one narrows
-        out = self.rest((1 + self.eps) * h + ops.spmm(graph, h, graph.edge_weight) + self.first.bias)
+        if self.edge is None:  # the product before the sum: both are linear, and this one narrows
+            h = ops.linear(x, self.first.weight)
+            out = self.rest(h + ops.spmm(graph, h, graph.edge_weight) + self.first.bias)
+        else:
+            x = ops.dense(x)
+            out = self.rest(self.first(x + ops.segment_reduce(graph, self._said(graph, x))))
         return out if rows is None else out[rows]
+
+    def _said(self, graph: Graph, x: Tensor) -> Tensor:
+        """What goes along each edge, [E, dim_in]."""
+        assert self.edge is not None
+        if graph.edge_attr is None:
+            raise UserError(
+                f"the encoder was built for edges with {self.edge.in_features} attributes, but this graph's have none; "
+                "give edge_attr, or build it with edge_attr=False"
+            )
+        attributes = graph.edge_attr.reshape(graph.num_edges, self.edge.in_features).to(x.dtype)
+        said = torch.relu(x[graph.edge_index[0]] + self.edge(attributes))
+        return said if graph.edge_weight is None else said * graph.edge_weight[:, None]

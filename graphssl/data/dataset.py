@@ -56,6 +56,7 @@ class Dataset:
     classes: tuple[str, ...] = ()  # names of the classes, where known
     node_names: tuple[Any, ...] | None = None  # the user's own names of nodes, for exports
     item_names: tuple[Any, ...] | None = None  # names of graphs, where known
+    with_val: Graph | None = None  # of a link set: ``graph`` with the validation edges; test pairs are in neither
     from_degrees: bool = False  # x is one-hot degrees, to be made anew where edges are held out
     known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
     raw: Any = None  # the items as they came in
@@ -85,13 +86,15 @@ class Dataset:
     def protocols(self) -> tuple[str, ...]:
         """Names of the protocols that can judge codes here.
 
-        Those of node and link sets need a default split with rows in each part, those of numbers one without
-        validation, or ten labelled graphs. Labels that no protocol takes yet offer none: several an item, numbers of
-        nodes, and yes/no labels that come as floats (0, 1, NaN where unknown: OGB's molecules), which are no numbers
-        to predict.
+        Those of node sets and the decoders of link sets need a default split with rows in each part, dot products one
+        without validation, and numbers such a one, or ten labelled graphs. Labels that no protocol takes yet offer
+        none: several an item, numbers of nodes, and yes/no labels that come as floats (0, 1, NaN where unknown: OGB's
+        molecules), which are no numbers to predict.
         """
         if self.task == "link":
-            return ("link-dot",) if self._has_split(needs_validation=False) else ()
+            if not self._has_split():
+                return ("link-dot",) if self._has_split(needs_validation=False) else ()
+            return ("link-dot", "link-mlp", *(() if self.with_val is None else ("link-mlp-valmsg",)))
         if self.y is None or self.y.numel() != len(self.y):  # several labels each
             return ()
         y, numbers = self.y.flatten(), self.y.is_floating_point()
@@ -132,15 +135,17 @@ class Dataset:
         """
         if self.task != "node":
             raise UserError(f"data set {self.name!r} is about {self.task}s; only a set of one graph has a link set")
-        graph, split = link_split(self.graph, seed)
+        graph, split, with_val = link_split(self.graph, seed)
         if self.from_degrees:
             graph = graph.replace(x=one_hot_degrees(graph.edge_index[1], graph.num_nodes, self.dim - 1))
+            with_val = with_val.replace(x=graph.x)  # what the encoder was pretrained on
         return self.replace(
             name=f"{self.name}/link",
             graphs=[graph],
             task="link",
             y=None,
             splits={"link": (split,)},
+            with_val=with_val,
             classes=(),
             raw=None,
         )

@@ -73,8 +73,8 @@ def _rows(parts: list) -> Tensor:
     return torch.from_numpy(np.sort(np.concatenate([np.empty(0, np.int64), *parts])))
 
 
-def link_split(graph: Graph, seed: int = 0, val: float = 0.05, test: float = 0.10) -> tuple[Graph, Split]:
-    """Holds out pairs of joined nodes: the graph of the remaining edges, and the split of the pairs.
+def link_split(graph: Graph, seed: int = 0, val: float = 0.05, test: float = 0.10) -> tuple[Graph, Split, Graph]:
+    """Holds out pairs of joined nodes: the graph of the other edges, the split, the graph with validation edges.
 
     A pair is two different nodes with an edge in either direction, and is held out with all its edges, so that no
     direction or copy of it stays in training; self-loops stay. In an undirected graph a pair [2, n] is listed once, the
@@ -118,9 +118,10 @@ def link_split(graph: Graph, seed: int = 0, val: float = 0.05, test: float = 0.1
         flip = rng.random(absent.shape[1]) < 0.5
         absent = np.where(flip, absent[::-1], absent)
     both = torch.from_numpy(np.ascontiguousarray(absent))
-    keep = torch.from_numpy(edge_part == 0).to(graph.device)
+    keep, with_val = (torch.from_numpy(kept).to(graph.device) for kept in (edge_part == 0, edge_part != 2))
     val_absent, test_absent = both[:, : held_val.size(1)].contiguous(), both[:, held_val.size(1) :].contiguous()
-    return graph.keep_edges(keep), Split(training, held_val, held_test, val_absent, test_absent)
+    split = Split(training, held_val, held_test, val_absent, test_absent)
+    return graph.keep_edges(keep), split, graph.keep_edges(with_val)
 
 
 def is_directed(graph: Graph) -> bool:

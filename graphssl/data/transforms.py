@@ -13,18 +13,21 @@ from graphssl.ops import Content, Rows, dense
 
 @dataclass(frozen=True)
 class Transform:
-    """Symmetrises the edges, gives each node one self-loop and scales the rows of ``x``: what is set, in this order."""
+    """Symmetrises edges, adds a self-loop a node, scales rows, then columns of ``x``: what is set, in this order."""
 
     self_loops: bool = False
     row_normalize: bool = False
     undirected: bool = False
+    standardize: bool = False
 
     def __call__(self, graph: Graph) -> Graph:
         if self.undirected:
             graph = symmetrise(graph)
         if self.self_loops:
             graph = add_self_loops(graph)
-        return graph.replace(x=normalize_rows(graph.x)) if self.row_normalize else graph
+        if self.row_normalize:
+            graph = graph.replace(x=normalize_rows(graph.x))
+        return graph.replace(x=standardize(graph.x)) if self.standardize else graph
 
 
 def symmetrise(graph: Graph) -> Graph:
@@ -62,3 +65,10 @@ def normalize_rows(x: Content) -> Tensor | Rows:
         return x * (1 / x.row_sum.clamp(min=1))
     x = dense(x)
     return x / x.sum(-1, keepdim=True).clamp(min=1)
+
+
+def standardize(x: Content) -> Tensor:
+    """Each column less its mean and divided by its deviation, as scikit-learn's StandardScaler; dense."""
+    x = dense(x)
+    spread = x.std(0, correction=0)
+    return (x - x.mean(0)) / torch.where(spread > 0, spread, 1.0)

@@ -27,6 +27,10 @@ class Method(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Called after each optimizer step with the fraction of training done; teachers move here."""
 
+    def pair_codes(self, graph: Graph) -> Tensor:
+        """Codes [N, D] that ``score`` reads in training: the encoder's, unless a method says otherwise."""
+        return self.encoder(graph)
+
     def score(self, codes: Tensor, pairs: Tensor) -> Tensor | None:
         """How likely each of ``pairs`` [2, M] is an edge, [M], by the method's own decoder; None where it has none."""
         return None

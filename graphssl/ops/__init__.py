@@ -23,3 +23,4 @@ from graphssl.ops.rows import dropout as dropout
 from graphssl.ops.rows import linear as linear
 from graphssl.ops.sample import sample_negatives as sample_negatives
 from graphssl.ops.sample import sample_neighbors as sample_neighbors
+from graphssl.ops.sample import sample_pairs as sample_pairs

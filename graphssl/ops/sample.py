@@ -107,6 +107,20 @@ def sample_negatives(graph: Stacked | CSR, count: int, generator: Generator | No
     return torch.stack([source, target]) + starts[part]
 
 
+def sample_pairs(graph: Stacked, count: int, generator: Generator | None = None) -> Tensor:
+    """``count`` pairs (source, target) of nodes of the same graph, edges or not, [2, count].
+
+    The fast stand-in for ``sample_negatives`` that reference codes call negative sampling: in a sparse graph few of
+    them are edges. Graphs are drawn by their numbers of pairs; a node may meet itself.
+    """
+    size = graph.size
+    ends = size.square().cumsum(0)
+    rank = torch.randint(int(ends[-1]), (count,), generator=generator, device=ends.device)
+    part = torch.searchsorted(ends, rank, right=True)
+    place = rank - (ends - size.square())[part]
+    return torch.stack([place % size[part], place // size[part]]) + (size.cumsum(0) - size)[part]
+
+
 def _free(graph: Stacked) -> tuple[Tensor, Tensor, Tensor]:
     """Free pairs before each taken one [<= E], and of each graph its first node and its pairs [B]."""
     size = graph.size

@@ -2,10 +2,12 @@
 
 from graphssl.probes.base import (
     PROTOCOLS,
+    Decoder,
     Exam,
     Examiner,
     Exams,
     Fitted,
+    LinkCodes,
     Outcome,
     Protocol,
     Seen,
@@ -15,16 +17,18 @@ from graphssl.probes.base import (
     register,
 )
 from graphssl.probes.graph import graph_ridge, graph_svm
-from graphssl.probes.link import EDGE_EXPOSURE, link_dot
+from graphssl.probes.link import EDGE_EXPOSURE, link_dot, link_mlp, link_mlp_valmsg
 from graphssl.probes.node import node_knn, node_linear
 
 __all__ = [
     "EDGE_EXPOSURE",
     "PROTOCOLS",
+    "Decoder",
     "Exam",
     "Examiner",
     "Exams",
     "Fitted",
+    "LinkCodes",
     "Outcome",
     "Protocol",
     "Seen",
@@ -33,6 +37,8 @@ __all__ = [
     "graph_svm",
     "judge",
     "link_dot",
+    "link_mlp",
+    "link_mlp_valmsg",
     "list_protocols",
     "node_knn",
     "node_linear",

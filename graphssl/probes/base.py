@@ -23,6 +23,16 @@ from graphssl.ops.rows import Rows, dense
 from graphssl.probes.metrics import Metric
 
 T = TypeVar("T")  # what a probe reads: codes [n, D], or pairs of them
+Decoder = Callable[[Tensor, Tensor], Tensor]  # (codes [N, D], pairs [2, M]) -> [M]: the higher the likelier an edge
+
+
+@dataclass(frozen=True, eq=False)
+class LinkCodes:
+    """Codes of the nodes of a link set, and what else of the same run a link protocol may ask for."""
+
+    codes: Tensor  # [N, D], of the graph of training edges
+    with_val: Tensor | None = None  # [N, D], of ``Dataset.with_val`` by the same encoder; None: an array has none
+    score: Decoder | None = None  # the method's own decoder; None: it has none
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-Judge = Callable[[Tensor, Dataset, int], Outcome]
+Judge = Callable[[Any, Dataset, int], Outcome]
 
 
 @dataclass(frozen=True)
@@ -50,9 +60,10 @@ class Protocol:
     metric: str
     higher_is_better: bool
     about: str  # one sentence: split source, label budget, probe and grid, selection, repeats
-    judge: Judge  # (codes, data set, seed) -> Outcome
+    judge: Judge  # (codes or, of links, LinkCodes; data set; seed) -> Outcome
     labels: str | None = "classes"  # what it needs in ``Dataset.y``: "classes", "numbers", or None: nothing
     unit: str = "%"  # of its figures; "": none
+    two_graphs: bool = False  # it asks for codes of ``Dataset.with_val`` too, so that an array of codes is not enough
 
 
 PROTOCOLS: dict[str, Protocol] = {}
@@ -81,13 +92,13 @@ def get_protocol(name: str) -> Protocol:
 def judge(codes: Any, dataset: Dataset, protocol: str, seed: int = 0, notes: Iterable[str] = ()) -> Outcome:
     """Judges ``codes`` [N, D] of the nodes (or [B, D] of the graphs) of ``dataset`` by the protocol of that name.
 
-    ``codes`` may be a tensor, an array or sparse rows; ``notes`` are added to the outcome's own. The global random
-    state is neither used nor changed. Raises UserError where the protocol does not fit the data set, labels or splits
-    are missing, or the codes have another number of rows or values that are not finite.
+    ``codes`` may be a tensor, an array or sparse rows, and LinkCodes of them on a link set; ``notes`` are added to the
+    outcome's own. The global random state is neither used nor changed. Raises UserError where the protocol does not fit
+    the data set, labels or splits are missing, or the codes have another number of rows or values that are not finite.
     """
     chosen = get_protocol(protocol)
     _check_fit(chosen, dataset)
-    outcome = chosen.judge(_check_codes(codes, dataset), dataset, seed)
+    outcome = chosen.judge(_check(codes, dataset), dataset, seed)
     return replace(outcome, notes=(*outcome.notes, *notes))
 
 
@@ -118,6 +129,22 @@ def _check_fit(protocol: Protocol, dataset: Dataset) -> None:
             f"{protocol.name} needs labels that are {protocol.labels}, but those of {dataset.name!r} are {kind} "
             f"({dataset.y.dtype}); {_offers(dataset)}"
         )
+
+
+def _check(codes: Any, dataset: Dataset) -> Tensor | LinkCodes:
+    if not isinstance(codes, LinkCodes):
+        return _check_codes(codes, dataset)
+    if dataset.task != "link":
+        raise UserError(f"LinkCodes came for {dataset.name!r}, which is no link set; give their field codes alone")
+    first, second = _check_codes(codes.codes, dataset), codes.with_val
+    if second is not None:
+        second = first if second is codes.codes else _check_codes(second, dataset)
+        if second.size(1) != first.size(1):
+            raise UserError(
+                f"codes of the training graph have width {first.size(1)} and those with validation edges "
+                f"{second.size(1)}; give both of one encoder"
+            )
+    return LinkCodes(first, second, codes.score)
 
 
 def _check_codes(codes: Any, dataset: Dataset) -> Tensor:
@@ -195,15 +222,15 @@ class Examiner(Generic[T]):
     Every protocol here is one, and so can yours be: nothing that ``fit`` is given leads to a test label.
     """
 
-    set_exams: Callable[[Tensor, Dataset], Exams[T]]
+    set_exams: Callable[[Any, Dataset], Exams[T]]  # (codes or LinkCodes, data set)
     fit: Fit[T]
     initialisations: int = 1  # of the probe where there is a single repeat
 
-    def __call__(self, codes: Tensor, dataset: Dataset, seed: int) -> Outcome:
+    def __call__(self, codes: Any, dataset: Dataset, seed: int) -> Outcome:
         with one_thread():
             return self._judge(codes, dataset, seed)
 
-    def _judge(self, codes: Tensor, dataset: Dataset, seed: int) -> Outcome:
+    def _judge(self, codes: Any, dataset: Dataset, seed: int) -> Outcome:
         exams = self.set_exams(codes, dataset)
         initialisations = self.initialisations if exams.count == 1 else 1
         figures: dict[str, list[Tensor]] = {}

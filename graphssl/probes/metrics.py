@@ -25,13 +25,8 @@ def class_auc(scores: Tensor, truth: Tensor) -> Tensor:
 
 def auc(scores: Tensor, truth: Tensor) -> Tensor:
     """Chance that a row of class 1 scores above one of class 0, ties counting half: ``scores`` [..., M] -> [...]."""
-    above, below = scores[..., truth == 1], scores[..., truth == 0]
-    if not above.size(-1) or not below.size(-1):
-        raise UserError(
-            "AUC is undefined for rows of a single class; give rows of both classes to every part of the split"
-        )
+    above, below = _parts(scores, truth, "AUC")
     below = below.sort(-1).values
-    above = above.contiguous()
     beaten = torch.searchsorted(below, above) + torch.searchsorted(below, above, right=True)
     return 50 * beaten.double().mean(-1) / below.size(-1)
 
@@ -40,6 +35,38 @@ def average_precision(scores: Tensor, truth: Tensor) -> Tensor:
     """Area under the precision-recall curve, as steps: ``scores`` [I, M], ``truth`` [M] of zeros and ones -> [I]."""
     figures = [100 * float(average_precision_score(truth.numpy(), row)) for row in scores.numpy()]
     return torch.tensor(figures, dtype=torch.double)
+
+
+def mean_reciprocal_rank(scores: Tensor, truth: Tensor) -> Tensor:
+    """Mean of 1 / rank of each row of class 1 among all of class 0: ``scores`` [I, M], ``truth`` [M] -> [I].
+
+    A rank is the average of the best and the worst that ties allow, as in ``Evaluator("ogbl-citation2")`` of ogb 1.3.6.
+    """
+    above, below = _parts(scores, truth, "MRR")
+    below = below.sort(-1).values
+    beaten = torch.searchsorted(below, above) + torch.searchsorted(below, above, right=True)
+    return 100 * (1 + below.size(-1) - beaten.double() / 2).reciprocal().mean(-1)
+
+
+def hits(scores: Tensor, truth: Tensor, at: int) -> Tensor:
+    """Share of the rows of class 1 that score above the best ``at``-th of class 0: ``scores`` [I, M] -> [I].
+
+    100 % where class 0 has fewer rows than that, as in ``Evaluator("ogbl-collab")`` of ogb 1.3.6.
+    """
+    above, below = _parts(scores, truth, f"Hits@{at}")
+    if below.size(-1) < at:
+        return torch.full(scores.shape[:-1], 100.0, dtype=torch.double)
+    return 100 * (above > below.topk(at).values[..., -1:]).double().mean(-1)
+
+
+def _parts(scores: Tensor, truth: Tensor, metric: str) -> tuple[Tensor, Tensor]:
+    """Scores of class 1 and of class 0."""
+    above, below = scores[..., truth == 1].contiguous(), scores[..., truth == 0]
+    if not above.size(-1) or not below.size(-1):
+        raise UserError(
+            f"{metric} is undefined for rows of a single class; give rows of both classes to every part of the split"
+        )
+    return above, below
 
 
 def mean_absolute_error(values: Tensor, truth: Tensor) -> Tensor:

@@ -1,9 +1,10 @@
 """The papers' settings, one typed function a method."""
 
-from graphssl.recipes import bgrl, grace, graphmae
+from graphssl.recipes import bandana, bgrl, gae, grace, graphmae, graphmae2, maskgae, s2gae
 from graphssl.recipes.base import Plan as Plan
 from graphssl.recipes.base import Published as Published
 from graphssl.recipes.base import Recipe as Recipe
+from graphssl.recipes.base import Select as Select
 from graphssl.recipes.base import Spec as Spec
 from graphssl.recipes.base import get_recipe as get_recipe
 from graphssl.recipes.base import list_methods as list_methods
@@ -14,12 +15,18 @@ __all__ = [
     "Plan",
     "Published",
     "Recipe",
+    "Select",
     "Spec",
+    "bandana",
     "bgrl",
+    "gae",
     "get_recipe",
     "grace",
     "graphmae",
+    "graphmae2",
     "list_methods",
+    "maskgae",
     "parse",
     "recipe",
+    "s2gae",
 ]

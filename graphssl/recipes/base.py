@@ -35,13 +35,17 @@ class Spec:
     graphs: int
     sparse: bool  # the content is bags of words
     known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
+    edge_dim: int = 0  # numbers that an edge carries
 
     @classmethod
     def of(cls, dataset: Dataset) -> Spec:
         nodes = sum(graph.num_nodes for graph in dataset.graphs)
         edges = sum(graph.num_edges for graph in dataset.graphs)
         sparse, count = isinstance(dataset.graphs[0].x, Rows), len(dataset.graphs)
-        return cls(dataset.name, dataset.task, dataset.dim, nodes, edges, count, sparse, dataset.known)
+        carried = [graph.edge_attr for graph in dataset.graphs]
+        widths = {0 if attr is None else attr.shape[1:].numel() for attr in carried}
+        edge_dim = widths.pop() if len(widths) == 1 else 0  # what some graphs lack is left out of a batch
+        return cls(dataset.name, dataset.task, dataset.dim, nodes, edges, count, sparse, dataset.known, edge_dim)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -57,6 +61,21 @@ class Published:
     std_over: str = "as published"
 
 
+@dataclass(frozen=True)
+class Select:
+    """Ends a run with the weights of the epoch that scored held-out pairs of nodes best, by AUC.
+
+    Looks every ``every`` epochs and stops after ``patience`` looks without a gain. ``dot`` scores by the dot product of
+    codes, else the method's own decoder does. Of a node set a share ``hold_out`` of the edges is set aside for this; a
+    link set has its validation pairs. No labels are involved.
+    """
+
+    every: int = 10
+    patience: int = 30
+    dot: bool = False
+    hold_out: float = 0.1
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """All that pretraining needs besides data."""
@@ -67,6 +86,7 @@ class Plan:
     schedule: Callable[[float], float] | None = None  # fraction of training done -> factor of the learning rate
     batch_size: int | None = None  # graphs a step; None: 32 of a graph set, all of a node set
     clip: float | None = None
+    select: Select | None = None  # which epoch's weights to end with; None: the last one's
     transform: Transform = field(default_factory=Transform)  # applied again in embed and evaluate
     published: Mapping[str, Published] = field(default_factory=dict)  # by protocol
 
@@ -177,16 +197,28 @@ WHOLE_SHARE = "from 0 to 1", lambda v: 0 <= v <= 1
 
 # what the settings of any recipe may be, by name
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(("width", "inner", "hidden", "layers", "heads", "batch_size"), COUNT),
-    **dict.fromkeys(("clip", "tau", "alpha"), POSITIVE),
+    **dict.fromkeys(("width", "inner", "hidden", "layers", "heads", "batch_size", "views", "patience"), COUNT),
+    **dict.fromkeys(("clip", "tau", "alpha", "temperature"), POSITIVE),
     "lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
     **dict.fromkeys(
-        ("dropout", "attention_dropout", "edges_1", "edges_2", "features_1", "features_2", "warmup"), SHARE
+        (
+            "dropout",
+            "attention_dropout",
+            "decoder_dropout",
+            "edges_1",
+            "edges_2",
+            "features_1",
+            "features_2",
+            "warmup",
+            "discrete",
+            "drop_edges",
+        ),
+        SHARE,
     ),
     **dict.fromkeys(("replace", "momentum"), WHOLE_SHARE),
-    "mask": ("above 0 and up to 1", lambda v: 0 < v <= 1),
+    **dict.fromkeys(("mask", "mask_end", "remask"), ("above 0 and up to 1", lambda v: 0 < v <= 1)),
     "head_lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
-    **dict.fromkeys(("weight_decay", "seed"), NOT_NEGATIVE),
+    **dict.fromkeys(("weight_decay", "seed", "degree", "latent"), NOT_NEGATIVE),
     "epochs": ("0 (untrained) or more", lambda v: v >= 0),
 }
 

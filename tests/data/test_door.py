@@ -488,7 +488,7 @@ def test_protocols_that_can_run():
     whole = nodes.replace(splits={"mine": (Split(one, two[:1], two[1:]),)})
     assert whole.protocols == ("node-linear", "node-knn")
     assert whole.replace(y=torch.tensor([0.5, 1, 2])).protocols == ()
-    assert whole.replace(task="link", y=None).protocols == ("link-dot",)
+    assert whole.replace(task="link", y=None).protocols == ("link-dot", "link-mlp")
     assert whole.replace(task="link", y=None, splits={}).protocols == ()
 
 

@@ -1,13 +1,16 @@
 """Splits: nothing held out is left in training, absent pairs are absent, the same seed gives the same split."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from graphssl.data import load_dataset, random_splits, to_dataset
+from graphssl.data import degree_features, load_dataset, random_splits, to_dataset
 from graphssl.data.splits import link_split, with_validation
 from graphssl.errors import UserError
 from graphssl.graph import Graph
+from graphssl.ops import dense
 
 
 def undirected(nodes=60, edges=200, seed=0, **extra):
@@ -41,7 +44,7 @@ GRAPHS = {
 @pytest.mark.parametrize("seed", [0, 1])
 def test_link_split_holds_out(kind, seed):
     graph = GRAPHS[kind]
-    training, split = link_split(graph, seed)
+    training, split, with_val = link_split(graph, seed)
     kept, full = either(training.edge_index), either(graph.edge_index)
     loops = [pair for pair in listed(graph.edge_index) if pair[0] == pair[1]]
     parts = [split.train, split.val, split.test]
@@ -53,6 +56,12 @@ def test_link_split_holds_out(kind, seed):
     assert not either(split.val) & either(split.test)
     assert either(split.train) | {frozenset([u]) for u, _ in loops} == kept
     assert kept | either(split.val) | either(split.test) == full
+    assert either(with_val.edge_index) == kept | either(split.val)
+    assert not either(with_val.edge_index) & either(split.test)  # in neither direction
+    sources = sorted(
+        [*listed(with_val.edge_index), *[e for e in listed(graph.edge_index) if {*e} in either(split.test)]]
+    )
+    assert sources == sorted(listed(graph.edge_index))  # every other copy and direction is there
     assert [pair for pair in listed(training.edge_index) if pair[0] == pair[1]] == loops
     assert all(set(listed(part)) <= set(listed(graph.edge_index)) for part in parts)
     if kind != "directed":
@@ -65,7 +74,7 @@ def test_link_split_holds_out(kind, seed):
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_absent_pairs_are_absent(kind):
     graph = GRAPHS[kind]
-    _, split = link_split(graph)
+    _, split, _ = link_split(graph)
     assert split.val_absent.shape == split.val.shape
     assert split.test_absent.shape == split.test.shape
     absent = torch.cat([split.val_absent, split.test_absent], dim=1)
@@ -87,6 +96,7 @@ def test_link_split_is_the_seeds_alone():
     assert torch.equal(state, torch.get_rng_state())
     assert np.array_equal(numpy_state, np.random.get_state()[1])
     assert torch.equal(first[0].edge_index, again[0].edge_index)
+    assert torch.equal(first[2].edge_index, again[2].edge_index)
     for key, value in vars(first[1]).items():
         assert torch.equal(value, getattr(again[1], key))
     assert not torch.equal(first[1].test, other[1].test)
@@ -96,10 +106,11 @@ def test_attributes_of_edges_travel_along():
     graph = undirected()
     number = torch.arange(graph.num_edges)
     graph = graph.replace(edge_attr=number[:, None].float(), edge_weight=number.float())
-    training, _ = link_split(graph)
-    kept = training.edge_weight.long()
-    assert torch.equal(graph.edge_index[:, kept], training.edge_index)
-    assert torch.equal(training.edge_attr[:, 0], training.edge_weight)
+    training, _, with_val = link_split(graph)
+    for part in (training, with_val):
+        kept = part.edge_weight.long()
+        assert torch.equal(graph.edge_index[:, kept], part.edge_index)
+        assert torch.equal(part.edge_attr[:, 0], part.edge_weight)
 
 
 def test_link_sets_have_no_labels():
@@ -109,6 +120,12 @@ def test_link_sets_have_no_labels():
     assert list(link.splits) == ["link"]
     assert link.graph.num_edges == dataset.graph.num_edges - 2 * (72 + 144)
     assert dataset.graph.num_edges == 2880
+    assert link.with_val.num_edges == dataset.graph.num_edges - 2 * 144
+    assert dataset.with_val is None
+    assert link.protocols == ("link-dot", "link-mlp", "link-mlp-valmsg")
+    assert link.replace(with_val=None).protocols == ("link-dot", "link-mlp")
+    unchosen = replace(link.splits["link"][0], val=torch.empty(2, 0, dtype=torch.long))
+    assert link.replace(splits={"link": (unchosen,)}).protocols == ("link-dot",)
     with pytest.raises(UserError, match="only a set of one graph"):
         link.link()
 
@@ -157,6 +174,15 @@ def test_validation_out_of_the_rest():
     assert not set(split.val.tolist()) & {*range(10), *range(20, 30)}
     assert torch.equal(split.val, with_validation(np.arange(10), np.arange(20, 30), np.arange(40), count=15).val)
     assert len(with_validation(np.arange(10), np.arange(20, 30), np.arange(40)).val) == 20
+
+
+def test_features_of_degrees_do_not_count_validation_edges():
+    dataset = to_dataset(GRAPHS["undirected"], name="mine")
+    graph = dataset.graph.replace(x=degree_features(dataset.graph.edge_index, 60))
+    link = dataset.replace(graphs=[graph], from_degrees=True).link()
+    degree = torch.bincount(link.graph.edge_index[1], minlength=60)
+    for part in (link.graph, link.with_val):
+        assert torch.equal(dense(part.x).argmax(1), degree)
 
 
 def test_link_of_own_data():
