@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from weakref import WeakKeyDictionary
 from typing import Any
 
 import numpy as np
@@ -32,7 +33,7 @@ from graphssl.graph import Graph
 from graphssl.methods import Method
 from graphssl.ops import Content, Rows, dense, missing
 from graphssl.plot import check_picture, draw
-from graphssl.probes import EDGE_EXPOSURE, Decoder, LinkCodes, get_protocol, judge
+from graphssl.probes import EDGE_EXPOSURE, Decoder, LinkCodes, Outcome, get_protocol, judge
 from graphssl.recipes import Plan, Published, Recipe, Spec, get_recipe
 from graphssl.recipes.custom import custom
 from graphssl.report import RAW, UNTRAINED, Report, Row
@@ -360,8 +361,7 @@ def judge_all(
             f"data set {data.name!r} offers no protocol to judge codes by (labels or a split are missing, or its "
             "labels are of a kind that none takes yet); use embed or plot, or give labels"
         )
-    raw = raw_features(data, pooling)
-    everyone = {**subjects, RAW: LinkCodes(raw, raw) if data.task == "link" else raw}
+    everyone: dict[str, Tensor | LinkCodes | None] = {**subjects, RAW: None}
     judged, rows = next(iter(subjects)), []
     total, quiet = len(names) * len(everyone), not sys.stderr.isatty()
     with tqdm(total=total, desc=f"judging on {data.name}", leave=False, disable=quiet, dynamic_ncols=True) as bar:
@@ -372,11 +372,25 @@ def judge_all(
                 said = notes if who == judged else ()
                 if who == judged and figure and unlike:
                     said += (f"not the run that the published figure stands for: {unlike}",)
-                rows.append(Row.of(about, who, judge(codes, data, name, seed), notes=said))
+                found = judge_raw(data, name, seed, pooling) if codes is None else judge(codes, data, name, seed)
+                rows.append(Row.of(about, who, found, notes=said))
                 bar.update()
             if figure:
                 rows.append(Row.published(about, figure.score, figure.std, figure.source, figure.std_over))
     return Report(data.name, rows)
+
+
+JUDGED_RAW: WeakKeyDictionary[Dataset, dict[tuple[str, int, str], Outcome]] = WeakKeyDictionary()
+
+
+def judge_raw(data: Dataset, protocol: str, seed: int, pooling: str) -> Outcome:
+    """What the protocol says of raw features, once for each data set object: methods come and go beside it."""
+    known = JUDGED_RAW.setdefault(data, {})
+    key = (protocol, seed, pooling if data.level == "graph" else "")
+    if key not in known:
+        raw = raw_features(data, pooling)
+        known[key] = judge(LinkCodes(raw, raw) if data.task == "link" else raw, data, protocol, seed)
+    return known[key]
 
 
 def raw_features(data: Dataset, how: str) -> Tensor:

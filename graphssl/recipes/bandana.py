@@ -104,7 +104,7 @@ def bandana(
     norm: str = "batch", activation: str = "elu", read: str = "all", unit: bool = True, pool: str = "mean",
     inner: int = 64, decoder_dropout: float = 0.2, temperature: float = 1.0, discrete: float = 0.0,
     shuffle: bool = False, negatives: str = "absent", lr: float = 0.01, weight_decay: float = 5e-5,
-    clip: float | None = 1.0, epochs: int = 1000, select: bool = True, patience: int = 30,
+    clip: float | None = 1.0, epochs: int = 1000, select: bool = True, patience: int = 30, edge_attr: bool = True,
     batch_size: int | None = None,
 ) -> Plan:  # fmt: skip
     """Bandwidth prediction, layer by layer.
@@ -121,13 +121,15 @@ def bandana(
     ``unit`` scales them to length one. ``negatives`` "fast" draws pairs without a look whether they are edges. With
     ``select`` the run ends with the weights that score held-out pairs best, looking every ten epochs and stopping after
     ``patience`` looks without a gain: a link set's validation pairs by dot products, or a tenth of a node set's edges
-    by the decoder; no labels. The reference trains on batches of 65,536 edges, ours on all at once.
+    by the decoder; no labels. ``edge_attr`` lets a GIN's messages carry the edges' attributes where the data has any.
+    The reference trains on batches of 65,536 edges, ours on all at once.
     """
     need_edges("bandana", spec.edges)
     if encoder not in ("gcn", "gin", "sage"):
         raise UserError("bandana widens and narrows messages by edge weights: use encoder gcn, gin or sage")
     body = backbone_of(
         encoder, spec.dim, [width] * layers, dropout=dropout, norm=norm, activation=activation,
+        edge_dim=spec.edge_dim if edge_attr else 0,
     )  # fmt: skip
     method = Bandana(
         Encoder(body, read, pool, unit), EdgeMLP(width, inner, 2, dropout=decoder_dropout),

@@ -22,7 +22,7 @@ PUBMED = {"epochs": 1000, "weight_decay": 1e-5, "width": 1024, "mask": 0.75}
 
 GRAPHS = {
     "encoder": "gin", "decoder": "gin", "norm": "batch", "batch_size": 32, "alpha": 1.0, "decay": False, "lr": 1.5e-4,
-    "width": 512, "epochs": 50,
+    "width": 512, "epochs": 50, "edge_attr": False,
 }  # fmt: skip
 # configs.yml says "pool: sum" of NCI1 and "pool: max" of COLLAB, but the code reads "pooling" and so takes the mean
 NCI1 = {
@@ -62,7 +62,7 @@ MUTAG = {
             "pool": "sum", "decay": True,
         },
     },
-    by_task={"graph": {**GRAPHS, "width": 256, "lr": 5e-4}},
+    by_task={"graph": {**GRAPHS, "width": 256, "lr": 5e-4, "edge_attr": True}},
     published={
         "cora": {"node-linear": Published(84.2, 0.4, README)},
         "citeseer": {"node-linear": Published(73.4, 0.4, README)},
@@ -109,16 +109,15 @@ def graphmae(
     """
     if masker not in MASKERS:
         raise unknown("masker of graphmae", masker, MASKERS)
-    edge_dim = spec.edge_dim if edge_attr else 0
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, attention_dropout=attention_dropout,
-        norm=norm, residual=residual, activation=activation, edge_dim=edge_dim,
+        norm=norm, residual=residual, activation=activation, edge_dim=spec.edge_dim if edge_attr else 0,
     )  # fmt: skip
     reader = Encoder(body, pool=pool)
     widths = [width, spec.dim] if decoder == "mlp" else [spec.dim]
     writer = backbone(
         decoder, width, widths, dropout=dropout, attention_dropout=attention_dropout, activation=activation,
-        bare_end=True, edge_dim=edge_dim,
+        bare_end=True, edge_dim=spec.edge_dim if edge_attr else 0,
     )  # fmt: skip
     hider = MASKERS[masker](mask)
     method = GraphMAE(

@@ -41,7 +41,7 @@ def graphmae2(
     activation: str = "prelu", pool: str = "mean", decoder: str = "gat", mask: float = 0.5, random: bool = True,
     remask: float = 0.5, views: int = 3, latent: float = 0.5, momentum: float = 0.996, alpha: float = 3.0,
     lr: float = 1e-3, weight_decay: float = 2e-4, decay: bool = True, epochs: int = 300,
-    batch_size: int | None = None, clip: float | None = None,
+    edge_attr: bool = True, batch_size: int | None = None, clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Masked feature reconstruction from codes covered again in several ways, and prediction of a teacher's codes.
 
@@ -52,15 +52,15 @@ def graphmae2(
     ``mask`` is the share of hidden nodes. With ``random`` a share ``remask`` of the codes is covered before each of
     ``views`` decodings, else those of the hidden nodes, once. ``latent`` weighs the prediction of the teacher, which
     follows with ``momentum``. ``alpha`` is the exponent of the scaled cosine error, ``decay`` a cosine decay of the
-    learning rate to zero.
+    learning rate to zero, ``edge_attr`` lets a GIN's messages carry the edges' attributes where the data has any.
     """
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, attention_dropout=attention_dropout,
-        norm=norm, residual=residual, activation=activation,
+        norm=norm, residual=residual, activation=activation, edge_dim=spec.edge_dim if edge_attr else 0,
     )  # fmt: skip
     writer = backbone(
         decoder, width, [spec.dim], dropout=dropout, attention_dropout=attention_dropout, activation=activation,
-        bare_end=True,
+        bare_end=True, edge_dim=spec.edge_dim if edge_attr else 0,
     )  # fmt: skip
     method = GraphMAE2(
         Encoder(body, pool=pool), writer, Uniform(mask), Uniform(remask) if random else None, views, latent, momentum,

@@ -57,7 +57,8 @@ def maskgae(
     unit: bool = True, pool: str = "mean", inner: int = 32, decoder_layers: int = 2, decoder_dropout: float = 0.2,
     masker: str = "path", mask: float = 0.7, origin: str = "node", both_ways: bool = False, degree: float = 0.0,
     negatives: str = "absent", lr: float = 0.01, weight_decay: float = 5e-5, clip: float | None = 1.0,
-    epochs: int = 500, select: bool = True, patience: int = 30, batch_size: int | None = None,
+    epochs: int = 500, select: bool = True, patience: int = 30, edge_attr: bool = True,
+    batch_size: int | None = None,
 ) -> Plan:  # fmt: skip
     """Prediction of hidden edges and of how many a node lost.
 
@@ -74,14 +75,15 @@ def maskgae(
     all layers side by side as codes, ``unit`` scales them to length one. ``negatives`` "fast" draws pairs without a
     look whether they are edges. With ``select`` the run ends with the weights that score held-out pairs best, looking
     every ten epochs and stopping after ``patience`` looks without a gain: a link set's validation pairs, or a tenth of
-    a node set's edges; no labels.
+    a node set's edges; no labels. ``edge_attr`` lets a GIN's messages carry the edges' attributes where the data has
+    any.
     """
     need_edges("maskgae", spec.edges)
     if masker not in ("path", "edge"):
         raise unknown("masker of maskgae", masker, ("path", "edge"))
     body = backbone_of(
         encoder, spec.dim, [width] * (layers - 1) + [hidden], heads=heads, dropout=dropout, norm=norm,
-        activation=activation,
+        activation=activation, edge_dim=spec.edge_dim if edge_attr else 0,
     )  # fmt: skip
     decoder = EdgeMLP(body.dim, inner, layers=decoder_layers, dropout=decoder_dropout)
     paths = Paths(mask, layers + 1, origin=origin, both_ways=both_ways)

@@ -28,7 +28,7 @@ def s2gae(
     spec: Spec, *, encoder: str | nn.Module = "gcn", width: int = 128, layers: int = 2, heads: int = 4,
     dropout: float = 0.5, norm: str = "none", activation: str = "relu", pool: str = "mean", inner: int = 256,
     mask: float = 0.7, directed: bool = True, negatives: str = "absent", lr: float = 0.01, weight_decay: float = 0.0,
-    clip: float | None = 1.0, epochs: int = 200, select: bool = True, patience: int = 50,
+    clip: float | None = 1.0, epochs: int = 200, select: bool = True, patience: int = 50, edge_attr: bool = True,
     batch_size: int | None = None,
 ) -> Plan:  # fmt: skip
     """Prediction of hidden directed edges by a decoder that reads all pairs of layers.
@@ -40,12 +40,14 @@ def s2gae(
     ``mask`` is the share of hidden edges; ``directed`` hides each direction by itself, else both together. ``inner`` is
     the decoder's width. ``negatives`` "fast" draws pairs without a look whether they are edges. With ``select`` the run
     ends with the weights that score held-out pairs best, looking at every epoch and stopping after ``patience`` looks
-    without a gain: a link set's validation pairs, or a tenth of a node set's edges; no labels. The reference drops out
-    after each layer, before the decoder reads it; ours before the next one.
+    without a gain: a link set's validation pairs, or a tenth of a node set's edges; no labels. ``edge_attr`` lets a
+    GIN's messages carry the edges' attributes where the data has any. The reference drops out after each layer, before
+    the decoder reads it; ours before the next one.
     """
     need_edges("s2gae", spec.edges)
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
+        edge_dim=spec.edge_dim if edge_attr else 0,
     )  # fmt: skip
     first = body.layers[0]
     assert isinstance(first, Layer)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from sklearn.preprocessing import StandardScaler
 from torch_geometric.data import Data
 from torch_geometric.transforms import NormalizeFeatures
 from torch_geometric.utils import add_remaining_self_loops, coalesce, remove_self_loops, to_undirected
@@ -95,3 +96,40 @@ def test_adjacency_is_made_anew():
     looped = Transform(self_loops=True)(graph)
     assert looped.csr.nnz == looped.num_edges == 14
     assert hash(Transform(self_loops=True)) == hash(Transform(self_loops=True))
+
+
+def mixed(rows=50):
+    """Columns of many sizes, among them constant ones."""
+    x = torch.randn(rows, 6, generator=torch.Generator().manual_seed(1))
+    x = x * torch.tensor([1.0, 100.0, 1e-3, 1.0, 0.0, 0.0]) + torch.tensor([0.0, 5.0, 0.0, -30.0, 0.0, 4.0])
+    return Graph.build(x, EDGES)
+
+
+@pytest.mark.parametrize("make", [mixed, odd])
+@pytest.mark.parametrize("sparse", [False, True])
+def test_standardize(make, sparse):
+    graph = make()
+    expected = StandardScaler().fit_transform(graph.x.double().numpy())
+    if sparse:
+        graph = graph.replace(x=Rows.from_dense(graph.x))
+    scaled = Transform(standardize=True)(graph)
+    assert isinstance(scaled.x, torch.Tensor)  # zeros become other numbers
+    torch.testing.assert_close(scaled.x.double(), torch.from_numpy(expected), rtol=1e-4, atol=1e-5)
+    assert scaled.edge_index is graph.edge_index
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, -7e-4, 12345.678])
+def test_standardize_leaves_nothing_of_a_constant_column(value):
+    x = torch.full((1000, 2), value)  # the mean of a thousand is not this number exactly
+    x[::2, 1] = value + 1
+    scaled = Transform(standardize=True)(Graph.build(x, EDGES)).x
+    assert scaled[:, 0].abs().max() < 1e-6 * max(1, abs(value))  # rounding of the mean, and not divided by any
+    assert scaled[:, 1].abs().min() > 0.9
+
+
+def test_standardize_comes_after_the_rows_and_takes_one_row():
+    both = Transform(row_normalize=True, standardize=True)(mixed())
+    expected = StandardScaler().fit_transform(Transform(row_normalize=True)(mixed()).x.double().numpy())
+    torch.testing.assert_close(both.x.double(), torch.from_numpy(expected), rtol=1e-3, atol=1e-4)
+    alone = Graph.build(torch.tensor([[3.0, 0.0]]), torch.empty(2, 0, dtype=torch.long))
+    assert Transform(standardize=True)(alone).x.tolist() == [[0, 0]]

@@ -129,3 +129,34 @@ def test_free_places_of_a_bipartite_pattern_with_duplicates_out_of_order():
     assert fair(Counter(map(tuple, pairs.t().tolist())), outcomes)
     with pytest.raises(UserError, match="every pair"):
         ops.sample_negatives(CSR(torch.tensor([0, 2]), torch.tensor([0, 1]), None, (1, 2)), 1)
+
+
+def test_pairs_of_any_kind_stay_within_a_graph_and_are_equally_likely():
+    graph = Graph.stack([graph_of([(0, 1)], 3), graph_of([], 1), graph_of([(0, 1), (1, 0)], 2), graph_of([], 1)])
+    batch, nodes = graph.batch.tolist(), range(graph.num_nodes)
+    outcomes = [(s, t) for s in nodes for t in nodes if batch[s] == batch[t]]
+    assert len(outcomes) == 9 + 1 + 4 + 1
+    pairs = ops.sample_pairs(graph, 300 * len(outcomes), generator(3))
+    assert pairs.shape == (2, 300 * len(outcomes))
+    assert torch.equal(graph.batch[pairs[0]], graph.batch[pairs[1]])
+    assert fair(Counter(map(tuple, pairs.t().tolist())), outcomes)
+
+
+def test_pairs_of_every_kind_of_graph_are_nodes_of_one_graph_and_follow_their_generator(graph):
+    pairs = ops.sample_pairs(graph, 500, generator(1))
+    assert pairs.dtype == torch.long
+    assert pairs.shape == (2, 500)
+    assert 0 <= int(pairs.min()) <= int(pairs.max()) < graph.num_nodes
+    assert torch.equal(graph.batch[pairs[0]], graph.batch[pairs[1]])
+    assert torch.equal(pairs, ops.sample_pairs(graph, 500, generator(1)))
+    if graph.num_nodes > 1:
+        assert not torch.equal(pairs, ops.sample_pairs(graph, 500, generator(2)))
+    assert ops.sample_pairs(graph, 0).shape == (2, 0)
+
+
+def test_pairs_of_a_single_node_are_with_itself():
+    assert ops.sample_pairs(graph_of([], 1), 3).tolist() == [[0] * 3] * 2
+    alone = Graph.stack([graph_of([], 1)] * 3)
+    found = ops.sample_pairs(alone, 300, generator())
+    assert torch.equal(found[0], found[1])
+    assert fair(Counter(found[0].tolist()), range(3))
