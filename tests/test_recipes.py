@@ -8,8 +8,9 @@ from graphssl.data import list_datasets
 from graphssl.data.download import NODE_SOURCES, SOURCES
 from graphssl.errors import UserError
 from graphssl.graph import Graph
+from graphssl.masks import Bandwidths, Edges, Paths, Uniform
 from graphssl.probes import get_protocol
-from graphssl.recipes import Spec, get_recipe, list_methods
+from graphssl.recipes import Select, Spec, get_recipe, list_methods
 from graphssl.train import seeded
 
 NAMED = [(method, name) for method in list_methods() for name in get_recipe(method).by_name]
@@ -184,17 +185,20 @@ def test_data_without_edges_is_taken_by_what_does_not(method):
         assert recipe.plan(spec, recipe.settings(spec, {"width": 8})).epochs
 
 
-def test_edge_methods_make_every_edge_go_both_ways_and_the_paper_s_ablations_can_be_asked_for():
-    spec = spec_of("data", "node", known=False)
+def plan_of(method, **settings):
+    recipe, spec = get_recipe(method), spec_of("data", "node", known=False)
+    with seeded(0):
+        return recipe.plan(spec, recipe.settings(spec, {"width": 8, **settings}))
 
+
+@pytest.mark.parametrize("method", PREDICT_EDGES)
+def test_what_predicts_edges_sees_each_in_both_directions(method):
+    assert plan_of(method).transform.undirected
+
+
+def test_settings_reach_the_method():
     def method(name, **settings):
-        recipe = get_recipe(name)
-        with seeded(0):
-            plan = recipe.plan(spec, recipe.settings(spec, {"width": 8, **settings}))
-        assert plan.transform.undirected
-        return plan.method
-
-    from graphssl.masks import Bandwidths, Edges, Paths
+        return plan_of(name, **settings).method
 
     assert method("bandana", temperature=0.3).masker == Bandwidths(0.3)
     assert method("bandana", discrete=0.4).masker == Edges(0.4)
@@ -207,5 +211,9 @@ def test_edge_methods_make_every_edge_go_both_ways_and_the_paper_s_ablations_can
     assert method("maskgae").degree is None
     assert method("maskgae", degree=0.1).alpha == 0.1
     assert method("s2gae", directed=False).masker == Edges(0.7)
-    assert method("graphmae2", random=False).views == 1
     assert method("gae", negatives="fast").negatives == method("vgae", negatives="fast").negatives == "fast"
+    assert method("graphmae2", random=False, views=5).views == 1
+    assert method("graphmae2", remask=0.3, views=5).remasker == Uniform(0.3)
+    assert plan_of("s2gae").select == Select(every=1, patience=50)
+    assert plan_of("bandana", patience=4).select == Select(every=10, patience=4)
+    assert plan_of("maskgae", select=False).select is None
