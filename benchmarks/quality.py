@@ -13,6 +13,7 @@ benchmarks/results/quality.md and the tables in README.md.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import platform
 import subprocess
@@ -109,10 +110,14 @@ HEADER = (
 
 
 def commit() -> str:
+    """The commit at hand, with a mark of what was changed in the package since, if anything."""
+
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True).stdout.strip()
 
-    return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", "../graphssl") else "")
+    changes = git("diff", "HEAD", "--", "../graphssl") + git("status", "--porcelain", "--", "../graphssl")
+    mark = f"+{hashlib.sha256(changes.encode()).hexdigest()[:6]}" if changes else ""
+    return git("rev-parse", "--short", "HEAD") + mark
 
 
 def machine() -> str:
@@ -135,7 +140,8 @@ def run_unit(cell: Cell, seed: int, path: Path) -> None:
     """Pretrains, judges and writes one file."""
     pairs = (word.split("=", 1) for word in cell.settings)
     settings = {key: parse(get_recipe(cell.method), key, text) for key, text in pairs}
-    folder = RUNS / f"{path.stem}-{commit()}"
+    now = commit()  # before the first line that it stands for: others may commit meanwhile
+    folder = RUNS / f"{path.stem}-{now}"
     data = load(cell.dataset, seed if "/" in cell.dataset else 0)
     run = graphssl.pretrain(data, cell.method, seed=seed, out=folder, resume=True, progress=False, **settings)
     report = graphssl.Report.join([run.evaluate(protocol=protocol) for protocol in cell.protocols])
@@ -145,7 +151,7 @@ def run_unit(cell: Cell, seed: int, path: Path) -> None:
         "pretrain_seconds": run.history["seconds"][-1], "epochs": len(run.history["loss"]),
         "best": run.config.get("best"), "loss": run.history["loss"][-1], "report": report.to_json(),
         "settings": run.config["settings"], "versions": run.config["versions"], "machine": machine(),
-        "commit": commit(),
+        "commit": now,
     })  # fmt: skip
 
 
@@ -224,6 +230,7 @@ def write_tables(results: Path) -> None:
         f"{show(units, TABLES, wide=True)}\n\nCommits: {', '.join(sorted({u['commit'] for u in units}))}. "
         f"Machines: {'; '.join(sorted({u['machine'] for u in units}))}.\n"
     )
+    results.mkdir(parents=True, exist_ok=True)
     (results / "quality.md").write_text(text)
     print(text)
     if results == RESULTS:

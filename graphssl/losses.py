@@ -57,9 +57,9 @@ def bootstrap(pred: Tensor, target: Tensor) -> Tensor:
 
 
 @full_precision
-def mean_square(pred: Tensor, target: Tensor) -> Tensor:
-    """Mean squared difference of tensors of one shape; zero where they are empty."""
-    return (pred - target).square().sum() / max(1, pred.numel())
+def mean_square(pred: Tensor, target: Tensor | ops.Rows) -> Tensor:
+    """Mean squared difference of two of one shape; zero where they are empty. ``target`` may be sparse rows."""
+    return (pred - ops.dense(target)).square().sum() / max(1, pred.numel())
 
 
 @full_precision

@@ -17,6 +17,8 @@ from graphssl.probes.metrics import auc
 from graphssl.recipes import Select
 from graphssl.store import load_tensors, tensors_of
 
+FEWEST = 100  # pairs of joined nodes of a node set that has some to set aside
+
 
 def hold_out(data: Dataset, select: Select | None, seed: int) -> tuple[Dataset, Split | None]:
     """What to train on, and the validation pairs that choose the weights; None where nothing chooses.
@@ -29,8 +31,9 @@ def hold_out(data: Dataset, select: Select | None, seed: int) -> tuple[Dataset, 
     if data.task == "link":
         split = next(iter(data.splits.values()), (None,))[0]
         return data, split if split is not None and split.val.numel() and split.val_absent is not None else None
-    source, target = data.graph.edge_index
-    if len(torch.unique(torch.minimum(source, target) * data.graph.num_nodes + torch.maximum(source, target))) < 100:
+    edges = data.graph.edge_index
+    low, high = edges[:, edges[0] != edges[1]].aminmax(dim=0)
+    if len(torch.unique(low * data.graph.num_nodes + high)) < FEWEST:
         return data, None  # too few edges to learn from what is left, and to choose by what is not
     graph, split = link_split(data.graph, seed, val=select.hold_out, test=0.0)[:2]
     return data.replace(graphs=[graph]), split

@@ -111,6 +111,7 @@ METHODS: dict[str, Case] = {
     "graphmae-mlp": Case("graphmae", {"encoder": "gcn", "decoder": "mlp", "norm": "layer", "residual": True}),
     "grace": Case("grace", {"hidden": 16, "encoder": "gcn", "norm": "none", **FEW_DROPS}, skips=ALONE),
     "graphmae-dropping-edges": Case("graphmae", {"drop_edges": 0.3, "mask_end": 0.8, "masker": "degree"}, REMASKED),
+    "graphmae-mse": Case("graphmae", {"encoder": "gcn", "decoder": "gcn", "loss": "mse"}),
     "graphmae-block": Case("graphmae", {"masker": "block"}, REMASKED),
     "graphmae2": Case("graphmae2"),
     "graphmae2-remasking-the-hidden": Case("graphmae2", {"random": False, "momentum": 0.0}, REMASKED),

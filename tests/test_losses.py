@@ -225,7 +225,8 @@ def test_gradients_equal_those_of_small_differences(loss, shapes):
 
 
 @pytest.mark.parametrize(
-    ("loss", "shapes"), [(edge_bce, [(50,), (50,)]), (soft_edge_ce, [(50, 2), (50, 2), (50,)]), (mean_square, [(50,)] * 2)]
+    ("loss", "shapes"),
+    [(edge_bce, [(50,), (50,)]), (soft_edge_ce, [(50, 2), (50, 2), (50,)]), (mean_square, [(50,)] * 2)],
 )
 def test_losses_of_pairs_are_in_float32_under_autocast(loss, shapes):
     rows = [torch.rand(shape) for shape in shapes]

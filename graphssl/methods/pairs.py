@@ -18,16 +18,21 @@ def negatives(graph: Graph, count: int, how: str = "absent", generator: Generato
     "absent": pairs that are no edges of ``graph``, in neither direction where it is undirected; "fast": any pairs, as
     the reference codes have it for large graphs.
     """
-    if how not in NEGATIVES:
-        raise unknown("kind of negatives", how, NEGATIVES)
-    size, plain = graph.size, graph.edge_index[0] != graph.edge_index[1]
-    if count == 0 or (how == "absent" and int((size * (size - 1)).sum()) <= int(plain.sum())):
+    check_negatives(how)
+    if how == "fast":
+        return ops.sample_pairs(graph, count, generator)
+    if count == 0 or ops.free_pairs(graph) == 0:
         return torch.empty(2, 0, dtype=torch.long, device=graph.device)
-    draw = ops.sample_negatives if how == "absent" else ops.sample_pairs
-    return draw(graph, count, generator)
+    return ops.sample_negatives(graph, count, generator)
 
 
-def need_edges(method: str, edges: int) -> None:
-    """Raises UserError where a data set has no edges to predict."""
+def check_pairs(method: str, edges: int, how: str) -> None:
+    """Raises UserError where a data set has no edges to predict, or for an unknown kind of negatives."""
     if edges == 0:
         raise UserError(f"{method} learns by predicting edges, but the data has none; use graphmae, or give edges")
+    check_negatives(how)
+
+
+def check_negatives(how: str) -> None:
+    if how not in NEGATIVES:
+        raise unknown("kind of negatives", how, NEGATIVES)

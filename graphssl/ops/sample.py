@@ -107,6 +107,12 @@ def sample_negatives(graph: Stacked | CSR, count: int, generator: Generator | No
     return torch.stack([source, target]) + starts[part]
 
 
+def free_pairs(graph: Stacked) -> int:
+    """How many pairs (source, target) ``sample_negatives`` can draw from a Graph."""
+    taken, _, pairs = graph.remember("free", _free)
+    return int(pairs.sum()) - len(taken)
+
+
 def sample_pairs(graph: Stacked, count: int, generator: Generator | None = None) -> Tensor:
     """``count`` pairs (source, target) of nodes of the same graph, edges or not, [2, count].
 

@@ -10,7 +10,7 @@ from graphssl.errors import UserError
 from graphssl.heads import EdgeMLP
 from graphssl.masks import Bandwidths, Edges
 from graphssl.methods import Bandana
-from graphssl.methods.pairs import need_edges
+from graphssl.methods.pairs import check_pairs
 from graphssl.recipes.base import Plan, Published, Select, Spec, adam, backbone_of, recipe
 
 NODE = "Bandana run.ipynb (WWW 2024); one pretraining, ± over ten probes"
@@ -124,7 +124,7 @@ def bandana(
     by the decoder; no labels. ``edge_attr`` lets a GIN's messages carry the edges' attributes where the data has any.
     The reference trains on batches of 65,536 edges, ours on all at once.
     """
-    need_edges("bandana", spec.edges)
+    check_pairs("bandana", spec.edges, negatives)
     if encoder not in ("gcn", "gin", "sage"):
         raise UserError("bandana widens and narrows messages by edge weights: use encoder gcn, gin or sage")
     body = backbone_of(

@@ -197,7 +197,9 @@ WHOLE_SHARE = "from 0 to 1", lambda v: 0 <= v <= 1
 
 # what the settings of any recipe may be, by name
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(("width", "inner", "hidden", "layers", "heads", "batch_size", "views", "patience"), COUNT),
+    **dict.fromkeys(
+        ("width", "inner", "hidden", "layers", "heads", "batch_size", "views", "patience", "decoder_layers"), COUNT
+    ),
     **dict.fromkeys(("clip", "tau", "alpha", "temperature"), POSITIVE),
     "lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
     **dict.fromkeys(

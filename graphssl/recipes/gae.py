@@ -10,7 +10,7 @@ from graphssl.backbones import backbone
 from graphssl.data import Transform
 from graphssl.encoder import Encoder
 from graphssl.methods import GAE, VGAE
-from graphssl.methods.pairs import need_edges
+from graphssl.methods.pairs import check_pairs
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, recipe
 
 TABLE = "arXiv:1611.07308, table 1; ten runs on one split"
@@ -34,7 +34,7 @@ def gae(
     ``edge_attr`` lets a GIN's messages carry the edges' attributes where the data has any. Data without a name: the
     same values, meant as a baseline.
     """
-    need_edges("gae", spec.edges)
+    check_pairs("gae", spec.edges, negatives)
     body = backbone_of(
         encoder, spec.dim, [hidden, width], dropout=dropout, activation="relu", bare_end=True,
         edge_dim=spec.edge_dim if edge_attr else 0,
@@ -56,7 +56,7 @@ def vgae(
     ``graphssl pretrain cora/link --method vgae`` is table 1's row with features (AUC 91.4 by ``link-dot``). As ``gae``;
     codes are the means.
     """
-    need_edges("vgae", spec.edges)
+    check_pairs("vgae", spec.edges, negatives)
     body = backbone_of(
         encoder, spec.dim, [hidden, width], dropout=dropout, activation="relu", bare_end=True,
         edge_dim=spec.edge_dim if edge_attr else 0,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
 from graphssl.backbones import backbone
 from graphssl.data import Transform
 from graphssl.encoder import Encoder
 from graphssl.errors import unknown
-from graphssl.losses import scaled_cosine
+from graphssl.losses import mean_square, scaled_cosine
 from graphssl.masks import Block, Guided, Ramp, Uniform
 from graphssl.methods import GraphMAE
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe
@@ -81,10 +83,10 @@ def graphmae(
     spec: Spec, *, encoder: str | nn.Module = "gat", width: int = 512, layers: int = 2, heads: int = 4,
     dropout: float = 0.2, attention_dropout: float = 0.1, norm: str = "none", residual: bool = False,
     activation: str = "prelu", pool: str = "mean", decoder: str = "gat", mask: float = 0.5, replace: float = 0.0,
-    alpha: float = 3.0, lr: float = 1e-3, weight_decay: float = 0.0, decay: bool = True, epochs: int = 300,
-    masker: str = "uniform", mask_end: float | None = None, drop_edges: float = 0.0, shared_dropout: bool = False,
-    edge_attr: bool = True, standardize: bool = False, undirected: bool = False, batch_size: int | None = None,
-    clip: float | None = None,
+    loss: str = "sce", alpha: float = 3.0, lr: float = 1e-3, weight_decay: float = 0.0, decay: bool = True,
+    epochs: int = 300, masker: str = "uniform", mask_end: float | None = None, drop_edges: float = 0.0,
+    shared_dropout: bool = False, edge_attr: bool = True, standardize: bool = False, undirected: bool = False,
+    batch_size: int | None = None, clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Masked feature reconstruction.
 
@@ -99,16 +101,18 @@ def graphmae(
 
     ``mask`` is the share of hidden nodes, ``masker`` which ones: "uniform", "degree" (those of many neighbours sooner)
     or "block" (a connected one); with ``mask_end`` the share moves there as training goes on. ``replace`` is the share
-    of the hidden ones that show another node's content, ``alpha`` the exponent of the scaled cosine error, ``decoder``
-    a name as for ``encoder`` ("mlp" decodes without re-masking), ``decay`` a cosine decay of the learning rate to zero.
-    ``shared_dropout`` gives all mask tokens of a step one dropout mask, so that they cost one row: a faster step for
-    about half a point of accuracy (five seeds: benchmarks/results/speed.md and quality.md). ``edge_attr`` lets a GIN's
-    messages carry the edges' attributes where the data has any. ``drop_edges`` leaves that share of the edges out of
-    what the encoder sees, ``standardize`` scales each feature to mean 0 and deviation 1, ``undirected`` gives every
-    edge its counterpart.
+    of the hidden ones that show another node's content, ``loss`` "sce", the scaled cosine error with the exponent
+    ``alpha``, or "mse", the mean squared one, ``decoder`` a name as for ``encoder`` ("mlp" decodes without re-masking),
+    ``decay`` a cosine decay of the learning rate to zero. ``shared_dropout`` gives all mask tokens of a step one
+    dropout mask, so that they cost one row: a faster step for about half a point of accuracy (five seeds:
+    benchmarks/results/speed.md and quality.md). ``edge_attr`` lets a GIN's messages carry the edges' attributes where
+    the data has any. ``drop_edges`` leaves that share of the edges out of what the encoder sees, ``standardize`` scales
+    each feature to mean 0 and deviation 1, ``undirected`` gives every edge its counterpart.
     """
     if masker not in MASKERS:
         raise unknown("masker of graphmae", masker, MASKERS)
+    if loss not in ("sce", "mse"):
+        raise unknown("loss of graphmae", loss, ("sce", "mse"))
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, attention_dropout=attention_dropout,
         norm=norm, residual=residual, activation=activation, edge_dim=spec.edge_dim if edge_attr else 0,
@@ -122,7 +126,8 @@ def graphmae(
     hider = MASKERS[masker](mask)
     method = GraphMAE(
         reader, writer, hider if mask_end is None else Ramp(hider, mask_end), replace, remask=decoder != "mlp",
-        shared_dropout=shared_dropout, drop_edges=drop_edges, loss=lambda a, b: scaled_cosine(a, b, alpha),
+        shared_dropout=shared_dropout, drop_edges=drop_edges,
+        loss=partial(scaled_cosine, alpha=alpha) if loss == "sce" else mean_square,
     )  # fmt: skip
     return Plan(
         method=method, optimizer=adam(lr, weight_decay), epochs=epochs, schedule=cosine_decay if decay else None,

@@ -10,7 +10,7 @@ from graphssl.errors import unknown
 from graphssl.heads import EdgeMLP
 from graphssl.masks import Edges, Paths
 from graphssl.methods import MaskGAE
-from graphssl.methods.pairs import need_edges
+from graphssl.methods.pairs import check_pairs
 from graphssl.recipes.base import Plan, Published, Select, Spec, adam, backbone_of, recipe
 
 NODE = "MaskGAE README (KDD 2023), paths; one pretraining, ± over ten probes"
@@ -78,7 +78,7 @@ def maskgae(
     a node set's edges; no labels. ``edge_attr`` lets a GIN's messages carry the edges' attributes where the data has
     any.
     """
-    need_edges("maskgae", spec.edges)
+    check_pairs("maskgae", spec.edges, negatives)
     if masker not in ("path", "edge"):
         raise unknown("masker of maskgae", masker, ("path", "edge"))
     body = backbone_of(

@@ -9,7 +9,7 @@ from graphssl.data import Transform
 from graphssl.encoder import Encoder
 from graphssl.masks import Edges
 from graphssl.methods import S2GAE
-from graphssl.methods.pairs import need_edges
+from graphssl.methods.pairs import check_pairs
 from graphssl.recipes.base import Plan, Published, Select, Spec, adam, backbone_of, recipe
 
 README = "S2GAE README (WSDM 2023), its decoder"
@@ -44,7 +44,7 @@ def s2gae(
     GIN's messages carry the edges' attributes where the data has any. The reference drops out after each layer, before
     the decoder reads it; ours before the next one.
     """
-    need_edges("s2gae", spec.edges)
+    check_pairs("s2gae", spec.edges, negatives)
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
         edge_dim=spec.edge_dim if edge_attr else 0,
