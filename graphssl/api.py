@@ -149,7 +149,7 @@ def pretrain(
     )
     plan.method.eval()
     config["finished"] = True
-    if best is not None:
+    if best is not None and best.epoch:
         config["best"] = {"epoch": best.epoch, "validation_auc": best.auc}
     if folder is not None:
         store.save_weights(folder / store.WEIGHTS, plan.method)
@@ -237,8 +237,9 @@ def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int
     """Judges any codes by ``protocol`` (None: every one that the data set offers), beside raw features.
 
     ``codes`` is an array or tensor [N, D] (nodes) or [B, D] (graphs), a Pretrained, an encoder (a graphssl Encoder or a
-    module (x, edge_index) -> codes), or LinkCodes. An array of codes is not judged by link-mlp-valmsg, which embeds two
-    graphs. ``seed`` is the probe's; None: the run's, or 0. Raises UserError where codes and data do not fit.
+    module (x, edge_index) -> codes), or graphssl.probes.LinkCodes. An array of codes is not judged by link-mlp-valmsg,
+    which embeds two graphs. ``seed`` is the probe's; None: the run's, or 0. Raises UserError where codes and data do
+    not fit.
     """
     if isinstance(codes, Pretrained):
         return codes.evaluate(dataset, protocol, seed=seed)

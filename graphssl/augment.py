@@ -8,6 +8,7 @@ import torch
 from torch import Generator
 
 from graphssl.graph import Graph
+from graphssl.masks import Features
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,6 @@ class Drop:
                 )
 
     def __call__(self, graph: Graph, generator: Generator | None = None) -> Graph:
-        columns = torch.rand(graph.x.size(1), generator=generator, device=graph.device) >= self.features
+        columns = ~Features(self.features)(graph, generator)
         kept = torch.rand(graph.num_edges, generator=generator, device=graph.device) >= self.edges
         return graph.keep_edges(kept).replace(x=graph.x * columns.to(graph.x.dtype))

@@ -380,13 +380,13 @@ def judge_all(
     return Report(data.name, rows)
 
 
-JUDGED_RAW: WeakKeyDictionary[Dataset, dict[tuple[str, int, str], Outcome]] = WeakKeyDictionary()
+_judged_raw: WeakKeyDictionary[Dataset, dict[tuple[str, int, int, str], Outcome]] = WeakKeyDictionary()
 
 
 def judge_raw(data: Dataset, protocol: str, seed: int, pooling: str) -> Outcome:
     """What the protocol says of raw features, once for each data set object: methods come and go beside it."""
-    known = JUDGED_RAW.setdefault(data, {})
-    key = (protocol, seed, pooling if data.level == "graph" else "")
+    known = _judged_raw.setdefault(data, {})
+    key = (protocol, get_protocol(protocol).version, seed, pooling if data.level == "graph" else "")
     if key not in known:
         raw = raw_features(data, pooling)
         known[key] = judge(LinkCodes(raw, raw) if data.task == "link" else raw, data, protocol, seed)

@@ -11,6 +11,7 @@ from torch import Tensor
 from graphssl.backbones import evaluating
 from graphssl.data import Dataset
 from graphssl.data.splits import Split, link_split
+from graphssl.errors import UserError
 from graphssl.graph import Graph
 from graphssl.methods import Method
 from graphssl.probes.metrics import auc
@@ -21,7 +22,7 @@ FEWEST = 100  # pairs of joined nodes of a node set that has some to set aside
 
 
 def hold_out(data: Dataset, select: Select | None, seed: int) -> tuple[Dataset, Split | None]:
-    """What to train on, and the validation pairs that choose the weights; None where nothing chooses.
+    """What to train on, and the validation pairs that choose the weights; None where there are too few to choose by.
 
     A link set brings its own; of a node set a share ``select.hold_out`` of the edges is set aside, drawn from ``seed``.
     No labels are involved, and a link set's test pairs are not looked at.
@@ -35,7 +36,10 @@ def hold_out(data: Dataset, select: Select | None, seed: int) -> tuple[Dataset, 
     low, high = edges[:, edges[0] != edges[1]].aminmax(dim=0)
     if len(torch.unique(low * data.graph.num_nodes + high)) < FEWEST:
         return data, None  # too few edges to learn from what is left, and to choose by what is not
-    graph, split = link_split(data.graph, seed, val=select.hold_out, test=0.0)[:2]
+    try:
+        graph, split = link_split(data.graph, seed, val=select.hold_out, test=0.0)[:2]
+    except UserError:  # too few pairs are not joined to compare with
+        return data, None
     return data.replace(graphs=[graph]), split
 
 

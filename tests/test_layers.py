@@ -7,7 +7,7 @@ import graphssl
 
 ROOT = Path(graphssl.__file__).parent
 LAYERS = [
-    {"errors"}, {"ops"}, {"graph"}, {"tokens", "masks", "augment", "losses", "heads", "teacher", "balance"},
+    {"errors"}, {"ops"}, {"graph"}, {"tokens", "masks", "losses", "heads", "teacher", "balance"}, {"augment"},
     {"backbones"}, {"encoder"}, {"methods"}, {"data"}, {"train"}, {"probes"}, {"recipes"},
     {"report", "plot", "store", "finetune"}, {"select"}, {"runner"}, {"pretrained"}, {"api"}, {"__init__"},
     {"cli", "ogb"}, {"__main__"},

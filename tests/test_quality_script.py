@@ -246,7 +246,7 @@ def test_a_link_unit_is_of_a_split_of_its_own_seed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(graphssl, "pretrain", pretrain)
     monkeypatch.setattr(quality, "RUNS", tmp_path / "runs")
-    cell = quality.Cell("citations-mini/link", "gae", ("epochs=1", "width=4", "hidden=4"), ("link-dot",))
+    cell = quality.Cell("citations-mini/link", "gae", ("epochs=1", "width=4", "first_width=4"), ("link-dot",))
     for seed in (0, 1):
         quality.run_unit(cell, seed, tmp_path / f"{seed}.json")
     one, two = fingerprints

@@ -1,10 +1,13 @@
 """The papers' settings: every named set of them builds, every cited figure fits its data, wrong ones are refused."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 import graphssl
-from graphssl.data import list_datasets
+from graphssl.backbones import backbone
+from graphssl.data import list_datasets, to_dataset
 from graphssl.data.download import NODE_SOURCES, SOURCES
 from graphssl.errors import UserError
 from graphssl.graph import Graph
@@ -117,8 +120,8 @@ def test_tables_of_tasks_and_names_hold_settings_of_their_recipe():
         ("maskgae", {"masker": "nope"}, "masker of maskgae"),
         ("graphmae", {"masker": "nope"}, "masker of graphmae"),
         ("maskgae", {"origin": "nope"}, "origin"),
-        ("bandana", {"encoder": "gat"}, "use encoder gcn, gin or sage"),
-        ("bandana", {"encoder": "mlp"}, "use encoder gcn, gin or sage"),
+        ("bandana", {"encoder": "gat"}, "known: gcn, gin, sage"),
+        ("bandana", {"encoder": "mlp"}, "known: gcn, gin, sage"),
         ("maskgae", {"mask": 0.0}, "above 0 and up to 1"),
         ("s2gae", {"mask": 0.0}, "above 0 and up to 1"),
         ("graphmae", {"mask": 0}, "above 0 and up to 1"),
@@ -133,7 +136,7 @@ def test_tables_of_tasks_and_names_hold_settings_of_their_recipe():
         ("maskgae", {"degree": -0.1}, "0 or more"),
         ("maskgae", {"patience": 0}, "1 or more"),
         ("maskgae", {"select": 1}, "expects bool"),
-        ("s2gae", {"directed": "yes"}, "expects bool"),
+        ("s2gae", {"both_ways": "yes"}, "expects bool"),
         ("vgae", {"encoder": "nope"}, "encoder"),
         ("gae", {"layers": 2}, "setting of gae"),
     ],
@@ -205,10 +208,30 @@ def test_settings_reach_the_method():
     assert not method("maskgae", both_ways=True).restore
     assert method("maskgae").degree is None
     assert method("maskgae", degree=0.1).alpha == 0.1
-    assert method("s2gae", directed=False).masker == Edges(0.7)
+    assert method("s2gae", both_ways=True).masker == Edges(0.7)
     assert method("gae", negatives="fast").negatives == method("vgae", negatives="fast").negatives == "fast"
     assert method("graphmae2", random=False, views=5).views == 1
     assert method("graphmae2", remask=0.3, views=5).remasker == Uniform(0.3)
     assert plan_of("s2gae").select == Select(every=1, patience=50)
     assert plan_of("bandana", patience=4).select == Select(every=10, patience=4)
     assert plan_of("maskgae", select=False).select is None
+
+
+def test_a_list_of_graphs_holds_out_no_edges():
+    recipe, spec = get_recipe("maskgae"), spec_of("data", "graph", known=False)
+    assert recipe.plan(spec, recipe.settings(spec, {"width": 8})).select is None
+    with pytest.raises(UserError, match="one graph whose edges can be held out"):
+        recipe.plan(spec, recipe.settings(spec, {"width": 8, "select": True}))
+
+
+def test_a_spec_counts_no_self_loops():
+    loops = torch.arange(5).expand(2, 5)
+    data = to_dataset(Graph.build(torch.randn(5, 4), torch.cat([loops, torch.tensor([[0], [1]])], 1)))
+    assert Spec.of(data).edges == 1
+
+
+def test_s2gae_takes_a_module_and_leaves_it_as_it_is():
+    body = backbone("gcn", 16, [8, 8], dropout=0.3)
+    recipe, spec = get_recipe("s2gae"), spec_of("data", "node", known=False)
+    recipe.plan(replace(spec, dim=16), recipe.settings(spec, {"encoder": body}))
+    assert [layer.dropout for layer in body.layers] == [0.3, 0.3]

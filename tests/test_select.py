@@ -347,3 +347,14 @@ def test_a_killed_process_goes_on_to_the_same_bits(tmp_path):
     one, two = (load_file(tmp_path / name / store.WEIGHTS) for name in ("straight", "cut"))
     assert one.keys() == two.keys()
     assert equal(one, two)
+
+
+def test_a_graph_with_too_few_absent_pairs_chooses_nothing():
+    N = 40
+    everyone = torch.stack(torch.meshgrid(torch.arange(N), torch.arange(N), indexing="ij")).flatten(1)
+    data = to_dataset(Graph.build(torch.randn(N, 6), everyone[:, everyone[0] != everyone[1]]))
+    assert hold_out(data, Select(), 0) == (data, None)
+
+
+def test_an_untrained_run_names_no_best_epoch():
+    assert "best" not in graphssl.pretrain(linked(), "s2gae", epochs=0, width=8, progress=False).config

@@ -60,6 +60,7 @@ class GraphMAE2(Method):
             token = shown.new_zeros(1) if self.code_token is None else self.code_token
             covered = torch.where(again[:, None], token, shown)
             losses.append(self.loss(self.decoder(graph, covered, rows=hidden), content))
+        # of all nodes, as main_full_batch.py passes them
         latent = scaled_cosine(self.predict(self.project(codes)), self.teacher_project(self.teacher(graph)), 1.0)
         return {"content": torch.stack(losses).sum(), "latent": self.weight * latent}
 

@@ -14,7 +14,7 @@ from graphssl.heads import EdgeMLP, mlp
 from graphssl.losses import edge_bce, mean_square
 from graphssl.masks import Edges, Masker, both_ways
 from graphssl.methods.base import Method
-from graphssl.methods.pairs import negatives
+from graphssl.methods.pairs import absent_pairs
 
 HIDDEN = Edges(0.7)
 
@@ -41,7 +41,7 @@ class MaskGAE(Method):
         shown = ~hidden | both_ways(~hidden, graph) if self.restore else ~hidden
         seen, pairs = graph.keep_edges(shown), graph.edge_index[:, hidden]
         codes = self.encoder.backbone(seen, seen.x)
-        others = negatives(graph, pairs.size(1), self.negatives, generator)
+        others = absent_pairs(graph, pairs.size(1), self.negatives, generator)
         losses = {"edges": edge_bce(self.decoder(codes, pairs)[:, 0], self.decoder(codes, others)[:, 0])}
         if self.degree is not None:
             lost = torch.bincount(pairs[1], minlength=graph.num_nodes).to(codes.dtype)

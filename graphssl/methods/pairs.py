@@ -12,7 +12,7 @@ from graphssl.graph import Graph
 NEGATIVES = ("absent", "fast")
 
 
-def negatives(graph: Graph, count: int, how: str = "absent", generator: Generator | None = None) -> Tensor:
+def absent_pairs(graph: Graph, count: int, how: str = "absent", generator: Generator | None = None) -> Tensor:
     """``count`` pairs [2, count] to tell edges from; none where every pair of nodes is an edge.
 
     "absent": pairs that are no edges of ``graph``, in neither direction where it is undirected; "fast": any pairs, as

@@ -14,7 +14,7 @@ from graphssl.graph import Graph
 from graphssl.losses import edge_bce
 from graphssl.masks import Edges, Masker
 from graphssl.methods.base import Method
-from graphssl.methods.pairs import negatives
+from graphssl.methods.pairs import absent_pairs
 
 HIDDEN = Edges(0.5, directed=True)
 
@@ -42,7 +42,7 @@ class S2GAE(Method):
         hidden = self.masker(graph, generator)
         seen, pairs = graph.keep_edges(~hidden), graph.edge_index[:, hidden]
         codes = torch.cat(list(self.encoder.backbone.walk(seen, seen.x)), dim=1)
-        others = negatives(graph, pairs.size(1), self.negatives, generator)
+        others = absent_pairs(graph, pairs.size(1), self.negatives, generator)
         return {"edges": edge_bce(self.score(codes, pairs), self.score(codes, others))}
 
     def score(self, codes: Tensor, pairs: Tensor) -> Tensor:

@@ -43,7 +43,6 @@ BATCH = 1024  # the same while a decoder trains: what stays in the cache is fast
 
 HIDDEN = 64
 RATE = 0.01
-# Best epochs on Cora's validation pairs: 13 (untrained, width 512), 24 (raw features), 25 to 90 (GraphMAE, BGRL, GRACE)
 EPOCHS = 100
 PATIENCE = 20
 INITIALISATIONS = 3

@@ -31,7 +31,7 @@ class Spec:
     task: str
     dim: int  # width of a node's content
     nodes: int  # of all graphs
-    edges: int
+    edges: int  # of all graphs, self-loops aside
     graphs: int
     sparse: bool  # the content is bags of words
     known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
@@ -40,7 +40,7 @@ class Spec:
     @classmethod
     def of(cls, dataset: Dataset) -> Spec:
         nodes = sum(graph.num_nodes for graph in dataset.graphs)
-        edges = sum(graph.num_edges for graph in dataset.graphs)
+        edges = sum(int((graph.edge_index[0] != graph.edge_index[1]).sum()) for graph in dataset.graphs)
         sparse, count = isinstance(dataset.graphs[0].x, Rows), len(dataset.graphs)
         carried = [graph.edge_attr for graph in dataset.graphs]
         widths = {0 if attr is None else attr.shape[1:].numel() for attr in carried}
@@ -237,7 +237,8 @@ def check(key: str, value: Any, hint: Any) -> Any:
     else:
         fits = any(kind not in (int, float, bool) and isinstance(value, kind) for kind in kinds)
     if not fits:
-        raise UserError(f"setting {key} expects {_say(hint)}, got {value!r}")
+        came = f"a {type(value).__name__}" if isinstance(value, nn.Module) else repr(value)
+        raise UserError(f"setting {key} expects {_say(hint)}, got {came}")
     if isinstance(value, float) and not math.isfinite(value):
         raise UserError(f"setting {key} expects a finite number, got {value!r}")
     words, inside = RANGES.get(key, ("", lambda v: True))
@@ -259,6 +260,13 @@ def adam(lr: float, weight_decay: float, decoupled: bool = False) -> Callable[[I
 def cosine_decay(progress: float) -> float:
     """From 1 to 0 along half a cosine."""
     return (1 + math.cos(math.pi * progress)) / 2
+
+
+def selecting(spec: Spec, select: bool, how: Select) -> Select | None:
+    """``how`` where ``select`` asks for it; UserError for a list of graphs, of which no edges are held out."""
+    if select and spec.task == "graph":
+        raise UserError("select needs one graph whose edges can be held out; leave it out for a list of graphs")
+    return how if select else None
 
 
 def backbone_of(encoder: str | nn.Module, dim_in: int, widths: list[int], **options: Any) -> Backbone:
