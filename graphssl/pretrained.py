@@ -112,7 +112,9 @@ class Pretrained:
         return {key: [line.get(key, float("nan")) for line in self.lines] for key in keys}
 
     def __repr__(self) -> str:
-        done = f"{self.config['epochs']} epochs, seed {self.config['seed']}"
+        done = f"{len(self.lines) or self.config['epochs']} epochs, seed {self.config['seed']}"
+        if best := self.config.get("best"):
+            done += f", weights of epoch {best['epoch']}"
         return f"Pretrained({self.name} on {self.config['spec']['name']}, {done}, codes of width {self.encoder.dim})"
 
     @property
