@@ -162,55 +162,61 @@ def run_unit(cell: Cell, seed: int, path: Path) -> None:
     })  # fmt: skip
 
 
-def rows_of(units: list[dict], wide: bool) -> list[list[str]]:
-    """A line for each protocol of units that differ in their seed; ``wide`` adds all other figures."""
+def line_of(units: list[dict], protocol: str, wide: bool) -> list[str] | None:
+    """The cells of a line about units that differ in their seed; None where ``protocol`` judged none of them.
+
+    ``wide`` adds all other figures.
+    """
     reports = [graphssl.Report.from_json(unit["report"]) for unit in units]
-    method, variant, lines = units[0]["method"], units[0].get("variant", ""), []
-    for protocol in reports[0].protocols:
-        found = [{row.name: row for row in report.rows if row.protocol == protocol} for report in reports]
+    found = [{row.name: row for row in report.rows if row.protocol == protocol} for report in reports]
+    method, variant = units[0]["method"], units[0].get("variant", "")
+    if not all(method in rows for rows in found):
+        return None
 
-        def scores(name: str, found: list = found) -> list[float]:
-            return [rows[name].score for rows in found if name in rows]
+    def scores(name: str) -> list[float]:
+        return [rows[name].score for rows in found if name in rows]
 
-        ours, figure = scores(method), found[0].get("published")
-        line = [
-            units[0]["dataset"], f"{method} with {variant}" if variant else method, protocol, spread(ours),
-            spread(scores("untrained encoder")), spread(scores("raw features")),
-            spread([figure.score], figure.std) if figure else "",
-            f"{mean(ours) - figure.score:+.1f}" if figure and not variant else "",
-            str(len(units)), f"{mean(unit['pretrain_seconds'] for unit in units):.0f}",
-        ]  # fmt: skip
-        others = [n for n in list(found[0][method].metrics)[1:] if not n.endswith(HIDDEN)]
-        others = [n for n in others if ", trained" not in n or n.startswith("AUC")]
-        beside = [f"{name} {spread([rows[method].metrics[name] for rows in found])}" for name in others]
-        lines.append([*line, "; ".join(beside)] if wide else line)
-    return lines
+    ours, figure = scores(method), found[0].get("published")
+    line = [
+        units[0]["dataset"], f"{method} with {variant}" if variant else method, protocol, spread(ours),
+        spread(scores("untrained encoder")), spread(scores("raw features")),
+        spread([figure.score], figure.std) if figure else "",
+        f"{mean(ours) - figure.score:+.1f}" if figure and not variant else "",
+        str(len(units)), f"{mean(unit['pretrain_seconds'] for unit in units):.0f}",
+    ]  # fmt: skip
+    others = [n for n in list(found[0][method].metrics)[1:] if not n.endswith(HIDDEN)]
+    others = [n for n in others if ", trained" not in n or n.startswith("AUC")]
+    beside = [f"{name} {spread([rows[method].metrics[name] for rows in found])}" for name in others]
+    return [*line, "; ".join(beside)] if wide else line
 
 
-def table(cells: Iterable[Cell], units: list[dict], wide: bool) -> str:
-    """The cells that have units as a Markdown table."""
+def table(cells: Iterable[Cell], units: list[dict], protocol: str, wide: bool) -> str:
+    """The cells that ``protocol`` judged as a Markdown table."""
     header = [*HEADER, "beside it"] if wide else list(HEADER)
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for cell in cells:
         key = (cell.dataset, cell.method, " ".join(cell.settings))
         mine = [unit for unit in units if (unit["dataset"], unit["method"], unit.get("variant", "")) == key]
-        if mine:
-            lines += [f"| {' | '.join(line)} |" for line in rows_of(mine, wide)]
+        if mine and (line := line_of(mine, protocol, wide)):
+            lines.append(f"| {' | '.join(line)} |")
     return "\n".join(lines) if len(lines) > 2 else ""
 
 
 def show(units: list[dict], names: Iterable[str], wide: bool) -> str:
-    """The tables of these names that have units, and what no table asks for."""
-    parts, asked = [], set()
+    """The tables of these names that have units, one a protocol, and what no table asks for."""
+    parts, mark, asked = [], "##" if wide else "###", set()
     for name in names:
         title, cells = TABLES[name]
         asked |= {(cell.dataset, cell.method, " ".join(cell.settings)) for cell in cells}
-        if text := table(cells, units, wide):
-            parts.append(f"{'##' if wide else '###'} {title}\n\n{text}")
-    keys = {(unit["dataset"], unit["method"], unit.get("variant", "")) for unit in units} - asked
-    if wide and keys:
-        cells = [Cell(dataset, method, tuple(variant.split())) for dataset, method, variant in sorted(keys)]
-        parts.append(f"## Others\n\n{table(cells, units, wide)}")
+        for protocol in dict.fromkeys(protocol for cell in cells for protocol in cell.protocols):
+            judged = [cell for cell in cells if protocol in cell.protocols]
+            if text := table(judged, units, protocol, wide):
+                parts.append(f"{mark} {title}: `{protocol}`\n\n{text}")
+    others = [u for u in units if (u["dataset"], u["method"], u.get("variant", "")) not in asked]
+    keys = {(unit["dataset"], unit["method"], unit.get("variant", "")) for unit in others}
+    cells = [Cell(dataset, method, tuple(variant.split())) for dataset, method, variant in sorted(keys)]
+    for protocol in dict.fromkeys(row["protocol"] for unit in others for row in unit["report"]["rows"]) if wide else ():
+        parts.append(f"{mark} Others: `{protocol}`\n\n{table(cells, others, protocol, wide)}")
     return "\n\n".join(parts)
 
 
