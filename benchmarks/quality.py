@@ -106,6 +106,7 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
                 ("gae", ("weight_decay=0",)),
             )
         ]
+        + [Cell("citeseer", "bandana"), Cell("citeseer", "bandana", ("shuffle=true",))]
         + [Cell(s, "graphmae", ("shared_dropout=true",)) for s in CITATIONS],
     ),
 }
