@@ -14,6 +14,11 @@ def mlp(dim_in: int, hidden: int, dim: int, activation: type[nn.Module] = nn.PRe
     return nn.Sequential(nn.Linear(dim_in, hidden), activation(), nn.Linear(hidden, dim))
 
 
+def dot(codes: Tensor, pairs: Tensor) -> Tensor:
+    """Dot products [M] of the codes [N, D] of ``pairs`` [2, M]."""
+    return (codes[pairs[0]] * codes[pairs[1]]).sum(1)
+
+
 class EdgeMLP(nn.Module):
     """Logits of pairs of nodes: an MLP on the elementwise product of their codes, ``inner`` wide, ReLU between.
 

@@ -13,6 +13,7 @@ from graphssl.data import Dataset
 from graphssl.data.splits import Split, link_split
 from graphssl.errors import UserError
 from graphssl.graph import Graph
+from graphssl.heads import dot
 from graphssl.methods import Method
 from graphssl.probes.metrics import auc
 from graphssl.recipes import Select
@@ -77,7 +78,7 @@ class Best:
             codes = self.method.pair_codes(self.graph)
             scores = None if self.select.dot else self.method.score(codes, self.pairs)
             if scores is None:
-                scores = (codes[self.pairs[0]] * codes[self.pairs[1]]).sum(1)
+                scores = dot(codes, self.pairs)
         return float(auc(scores.float().cpu(), self.truth)) if scores.isfinite().all() else 0.0
 
     def restore(self) -> None:

@@ -14,13 +14,9 @@ from graphssl.heads import EdgeMLP
 from graphssl.losses import soft_edge_ce
 from graphssl.masks import Bandwidths, Masker
 from graphssl.methods.base import Method
-from graphssl.methods.pairs import absent_pairs
+from graphssl.methods.pairs import absent_pairs, plain
 
 WIDTHS = Bandwidths(1.0)
-
-
-def _plain(graph: Graph) -> Tensor:
-    return (graph.edge_index[0] != graph.edge_index[1]).nonzero().squeeze(1)
 
 
 class Bandana(Method):
@@ -41,8 +37,8 @@ class Bandana(Method):
         self.masker, self.shuffle, self.negatives = masker, shuffle, negatives
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
-        plain = graph.remember("plain", _plain)  # self-loops carry messages, but there is nothing in them to predict
-        edges = graph.edge_index[:, plain]
+        shown = plain(graph)  # self-loops carry messages, but there is nothing in them to predict
+        edges = graph.edge_index[:, shown]
         others = absent_pairs(graph, edges.size(1), self.negatives, generator)
         h, losses = graph.x, []
         for layer in self.encoder.backbone.layers:
@@ -50,7 +46,7 @@ class Bandana(Method):
             hidden = band if band.dtype == torch.bool else None
             width = band if hidden is None else (~band).to(torch.get_default_dtype())
             h = layer(graph.replace(edge_weight=width if graph.edge_weight is None else width * graph.edge_weight), h)
-            target = (width if hidden is None else hidden.to(width.dtype))[plain]
+            target = (width if hidden is None else hidden.to(width.dtype))[shown]
             if self.shuffle:
                 target = target[torch.randperm(len(target), generator=generator, device=target.device)]
             losses.append(soft_edge_ce(self.decoder(h, edges), self.decoder(h, others), target))

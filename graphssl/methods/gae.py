@@ -11,9 +11,10 @@ from torch import Generator, Tensor
 from graphssl.backbones import Backbone
 from graphssl.encoder import Encoder
 from graphssl.graph import Graph
+from graphssl.heads import dot
 from graphssl.losses import edge_bce, gaussian_kl
 from graphssl.methods.base import Method
-from graphssl.methods.pairs import absent_pairs
+from graphssl.methods.pairs import absent_pairs, plain
 
 MAX_LOG_STD = 10.0  # as PyG's VGAE clamps it, so that its exponential stays finite
 
@@ -60,9 +61,5 @@ class VGAE(Method):
 
 def edge_loss(graph: Graph, codes: Tensor, how: str, generator: Generator | None) -> Tensor:
     """Cross-entropy of all edges and of as many pairs that are none, by dot products of ``codes``."""
-    pairs = graph.edge_index[:, graph.edge_index[0] != graph.edge_index[1]]
+    pairs = graph.edge_index[:, plain(graph)]
     return edge_bce(dot(codes, pairs), dot(codes, absent_pairs(graph, pairs.size(1), how, generator)))
-
-
-def dot(codes: Tensor, pairs: Tensor) -> Tensor:
-    return (codes[pairs[0]] * codes[pairs[1]]).sum(1)

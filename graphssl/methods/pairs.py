@@ -26,6 +26,11 @@ def absent_pairs(graph: Graph, count: int, how: str = "absent", generator: Gener
     return ops.sample_negatives(graph, count, generator)
 
 
+def plain(graph: Graph) -> Tensor:
+    """Places [<= E] of the edges that are no self-loops, worked out once a Graph."""
+    return graph.remember("plain", lambda g: ops.places(g.edge_index[0] != g.edge_index[1]))
+
+
 def check_pairs(method: str, edges: int, how: str) -> None:
     """Raises UserError where a data set has no edges to predict, or for an unknown kind of negatives."""
     if edges == 0:

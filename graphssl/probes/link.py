@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from graphssl.data.dataset import Dataset, Split
 from graphssl.errors import UserError
 from graphssl.graph import Graph
+from graphssl.heads import dot
 from graphssl.ops import sample_negatives
 from graphssl.probes.base import (
     Decoder,
@@ -133,7 +134,7 @@ def fit_dot(seen: Seen[Pairs], seeds: tuple[int, ...]) -> Fitted[Pairs]:
 
     def predict(pairs: Pairs) -> dict[str, Tensor]:
         parts = pairs.ends.split(CHUNK, dim=1)
-        return {"": torch.cat([(pairs.codes[a] * pairs.codes[b]).sum(1) for a, b in parts])[None]}
+        return {"": torch.cat([dot(pairs.codes, part) for part in parts])[None]}
 
     return Fitted(predict)
 
