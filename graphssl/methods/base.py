@@ -15,6 +15,8 @@ class Method(nn.Module, ABC):
     """A pretext task around an encoder. Concrete methods are final: hold one, do not subclass one."""
 
     encoder: Encoder  # what survives pretraining
+    pretexts: tuple[str, ...] = ()  # names of protocols whose target it is trained to predict, for the report to flag
+    sees_labels: bool = False  # labels were handed to it: protocols refuse to judge it where they came from
 
     @abstractmethod
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
