@@ -1,6 +1,6 @@
 """Our figures beside the published ones: pretrained anew for each seed, judged by a named protocol.
 
-    python benchmarks/quality.py --table link --seeds 5    # or node, graph, heterophily, ablation: what is missing
+    python benchmarks/quality.py --table link --seeds 5    # or another of TABLES: what is missing of it
     python benchmarks/quality.py --table graph --full      # with what takes more than half an hour a seed
     python benchmarks/quality.py --sets cora --methods graphmae --set shared_dropout=true    # a row of its own
     python benchmarks/quality.py --show                    # the tables from what is there
@@ -46,6 +46,7 @@ class Cell:
     protocols: tuple[str, ...] = ("node-linear",)
     full: bool = False  # takes more than half an hour a seed on one core
     seeds: int = 3
+    controls: bool = True  # beside raw features and an untrained encoder; without where those have rows of their own
 
     @property
     def stem(self) -> str:
@@ -54,6 +55,10 @@ class Cell:
 
 LINKS = ("link-dot", "link-mlp", "link-mlp-valmsg")
 SVM = ("graph-svm",)
+FOUR = ("node-linear", "node-cluster", "link-mlp", "partition")  # ParetoGNN's downstream tasks
+TASKS = ("features", "link", "node-graph", "node-subgraph", "decorrelation")
+PARETO = ("width=128", "inner=256", "hidden=128", "epochs=100")  # so that 126 runs take hours on two cores
+STAR = ("influence=true",)
 SMALL = ("width=64", "epochs=200")  # so that four sets take hours, not days, on two cores
 
 
@@ -66,7 +71,7 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
     "node": (
         "Node classification on the public split",
         [Cell(s, "graphmae", seeds=5) for s in CITATIONS]
-        + [Cell(s, m) for m in ("bandana", "maskgae", "s2gae", "grace", "bgrl") for s in CITATIONS]
+        + [Cell(s, m) for m in ("bandana", "maskgae", "s2gae", "dgi", "cca-ssg", "grace", "bgrl") for s in CITATIONS]
         + [Cell("citeseer", "graphmae2"), Cell("cora", "graphmae2", ("epochs=300", "width=256", "heads=4"))]
         + [Cell("cora", "graphmae2", full=True)],
     ),
@@ -78,7 +83,34 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
     "graph": (
         "Graph classification on ten folds",
         [Cell(s, "graphmae", (), SVM) for s in ("mutag", "imdb-binary", "proteins", "enzymes")]
-        + [Cell("nci1", "graphmae", ("epochs=20",), SVM), Cell("nci1", "graphmae", (), SVM, full=True)],
+        + [Cell("nci1", "graphmae", ("epochs=20",), SVM), Cell("nci1", "graphmae", (), SVM, full=True)]
+        + [Cell(s, m, (), SVM) for m in ("infograph", "graphcl") for s in ("mutag", "imdb-binary", "proteins", "nci1")],
+    ),
+    "baselines": (
+        "Without a pretext task: node classification, clusters and neighbourhoods",
+        [
+            Cell(s, m, (), ("node-linear", "node-cluster", "reconstruct"), controls=False)
+            for s in CITATIONS
+            for m in ("raw", "untrained", "sgc", "fastrp", "line")
+        ],
+    ),
+    "cluster": (
+        "Clusters of the last epoch's codes",
+        [Cell(s, "scgc", v, ("node-cluster",)) for s in ("citeseer", "facebook-pagepage") for v in ((), STAR)],
+    ),
+    "multitask": (
+        "Five pretext tasks on one encoder, at width 128 and 100 epochs",
+        [
+            Cell(f"{s}/link", m, v, FOUR, controls=False)
+            for s in ("cora", "citeseer", "actor", "chameleon-filtered", "squirrel-filtered", "twitch-engb")
+            for m, v in (
+                ("paretognn", PARETO),
+                ("paretognn", (*PARETO, "balance=equal")),
+                *(("paretognn", (*PARETO, f"tasks={task}")) for task in TASKS),
+                ("untrained", PARETO[:1]),
+                ("raw", ()),
+            )
+        ],
     ),
     "heterophily": (
         "Who wins where neighbours differ: node classification on ten splits, all at width 64 and 200 epochs",
@@ -152,12 +184,13 @@ def run_unit(cell: Cell, seed: int, path: Path) -> None:
     folder = RUNS / f"{path.stem}-{now}"
     data = load(cell.dataset, seed if "/" in cell.dataset else 0)
     run = graphssl.pretrain(data, cell.method, seed=seed, out=folder, resume=True, progress=False, **settings)
-    report = graphssl.Report.join([run.evaluate(protocol=protocol) for protocol in cell.protocols])
+    report = run.evaluate(protocol=cell.protocols, controls=cell.controls)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {
         "dataset": cell.dataset, "method": cell.method, "variant": " ".join(cell.settings), "seed": seed,
-        "pretrain_seconds": run.history["seconds"][-1], "epochs": len(run.history["loss"]),
-        "best": run.config.get("best"), "loss": run.history["loss"][-1], "report": report.to_json(),
+        "pretrain_seconds": run.lines[-1]["seconds"] if run.lines else 0.0, "epochs": len(run.lines),
+        "best": run.config.get("best"), "loss": run.lines[-1]["loss"] if run.lines else None,
+        "report": report.to_json(),
         "settings": run.config["settings"], "versions": run.config["versions"], "machine": machine(),
         "commit": now,
     })  # fmt: skip
@@ -209,6 +242,10 @@ def show(units: list[dict], names: Iterable[str], wide: bool) -> str:
     for name in names:
         title, cells = TABLES[name]
         asked |= {(cell.dataset, cell.method, " ".join(cell.settings)) for cell in cells}
+        if name == "multitask":
+            if text := averages(cells, units):
+                parts.append(f"{mark} {title}\n\n{text}")
+            continue
         for protocol in dict.fromkeys(protocol for cell in cells for protocol in cell.protocols):
             judged = [cell for cell in cells if protocol in cell.protocols]
             if text := table(judged, units, protocol, wide):
@@ -218,6 +255,46 @@ def show(units: list[dict], names: Iterable[str], wide: bool) -> str:
     cells = [Cell(dataset, method, tuple(variant.split())) for dataset, method, variant in sorted(keys)]
     for protocol in dict.fromkeys(row["protocol"] for unit in others for row in unit["report"]["rows"]) if wide else ():
         parts.append(f"{mark} Others: `{protocol}`\n\n{table(cells, others, protocol, wide)}")
+    return "\n\n".join(parts)
+
+
+def averages(cells: Iterable[Cell], units: list[dict]) -> str:
+    """A table a data set: every way to weigh the tasks by the four downstream tasks and their average."""
+    by_set: dict[str, list[list[str]]] = {}
+    best: dict[str, dict[str, float]] = {}
+    for cell in cells:
+        key = (cell.dataset, cell.method, " ".join(cell.settings))
+        mine = [u for u in units if (u["dataset"], u["method"], u.get("variant", "")) == key]
+        found = []
+        for unit in mine:
+            rows = {r["protocol"]: r["score"] for r in unit["report"]["rows"] if r["name"] == unit["method"]}
+            found.append([rows[protocol] for protocol in FOUR])
+        if not found:
+            continue
+        name = next((w for w in cell.settings if w.startswith(("balance", "tasks"))), None)
+        name = (
+            f"{cell.method} {name}" if name else "paretognn balance=mgda" if cell.method == "paretognn" else cell.method
+        )
+        means = [mean(scores) for scores in found]
+        cells_of = [spread(list(column)) for column in zip(*found, strict=True)]
+        seconds = f"{mean(unit['pretrain_seconds'] for unit in mine):.0f}"
+        by_set.setdefault(cell.dataset, []).append([name, *cells_of, spread(means), str(len(found)), seconds])
+        best.setdefault(cell.dataset, {})[name] = mean(means)
+    header = ["", *FOUR, "average", "seeds", "seconds a pretraining"]
+    parts = []
+    for dataset, lines in by_set.items():
+        text = [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines)]
+        parts.append(f"**{dataset}**\n\n" + "\n".join(text))
+    for other in ("paretognn balance=equal", "the best single task"):
+        wins = []
+        for dataset, scores in best.items():
+            singles = [value for name, value in scores.items() if "tasks=" in name]
+            rival = scores.get(other) if "equal" in other else max(singles) if len(singles) == len(TASKS) else None
+            if rival is not None and "paretognn balance=mgda" in scores:
+                wins.append((dataset, scores["paretognn balance=mgda"] - rival))
+        if wins:
+            said = ", ".join(f"{dataset} {gain:+.1f}" for dataset, gain in wins)
+            parts.append(f"Average of balance=mgda against {other}: {said}.")
     return "\n\n".join(parts)
 
 

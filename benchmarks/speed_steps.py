@@ -157,6 +157,47 @@ def step(method: str, name: str, device: str, given: Mapping[str, Any]) -> Case:
     return Case(op, {"ours": ours, **peers}, step=True, size={"nodes": graph.num_nodes, "edges": graph.num_edges})
 
 
+def balanced(name: str, device: str) -> Case:
+    """A step of paretognn beside its parts: a forward and a backward a task and a combined backward, then Adam.
+
+    "parts" knows the weights beforehand, "equal" needs no gradients but those of the sum.
+    """
+    graph, spec = data(name, device)
+    recipe = get_recipe("paretognn")
+
+    def begin(**given: Any) -> tuple[Plan, Graph]:
+        torch.manual_seed(0)
+        plan = recipe.plan(spec, recipe.settings(spec, given))
+        plan.method.to(device)
+        return plan, plan.transform(graph)
+
+    def ours(**given: Any) -> Side:
+        plan, changed = begin(**given)
+        steps = train(plan.method, lambda step: changed, plan.optimizer(plan.method.parameters()), 10**6)
+        return Side(lambda: next(steps)[1]["loss"])
+
+    def parts() -> Side:
+        plan, changed = begin()
+        optimizer = plan.optimizer(plan.method.parameters())
+        generator = torch.Generator(device).manual_seed(0)
+
+        def run() -> Tensor:
+            losses = plan.method(changed, generator)
+            for loss in losses.values():
+                optimizer.zero_grad()
+                loss.backward(retain_graph=True)
+            optimizer.zero_grad()
+            total = torch.stack(list(losses.values())).mean()
+            total.backward()
+            optimizer.step()
+            return total.detach()
+
+        return Side(run)
+
+    sides = {"ours": ours, "parts": parts, "equal": partial(ours, balance="equal")}
+    return Case("info_nce", sides, step=True, size={"nodes": graph.num_nodes, "edges": graph.num_edges})
+
+
 def table(device: str, given: Mapping[str, Any]) -> dict[str, Callable[[], Case]]:
     """Every row of whole steps by its name; large graphs are for CUDA: a plain step on a CPU takes half a minute."""
     small = ("molecules", "cora", "citeseer")
@@ -165,7 +206,8 @@ def table(device: str, given: Mapping[str, Any]) -> dict[str, Callable[[], Case]
         "grace": (*small, *(ONLY_CUDA[:1] if device == "cuda" else ())),
     }
     note = f" ({', '.join(f'{key}={value}' for key, value in given.items())})" if given else ""
-    return {
+    mgda = {f"paretognn-step/{name}": partial(balanced, name, device) for name in small[1:]}
+    return mgda | {
         f"{method}-step/{name}{note}": partial(step, method, name, device, given)
         for method, names in graphs.items()
         for name in names

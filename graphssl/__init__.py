@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from graphssl.errors import OutOfMemory as OutOfMemory
     from graphssl.errors import UserError as UserError
     from graphssl.graph import Graph as Graph
+    from graphssl.integrate import was as was
     from graphssl.methods import Method as Method
     from graphssl.pretrained import Pretrained as Pretrained
     from graphssl.pretrained import load as load
@@ -36,6 +37,7 @@ HOMES = {
     "encoder": ("Encoder",),
     "errors": ("Diverged", "OutOfMemory", "UserError"),
     "graph": ("Graph",),
+    "integrate": ("was",),
     "methods": ("Method",),
     "pretrained": ("Pretrained", "load"),
     "probes": ("list_protocols",),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from numbers import Integral
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from graphssl.data.loader import Batches, Full
 from graphssl.encoder import Encoder, pool
 from graphssl.errors import UserError
 from graphssl.methods import Method
+from graphssl.monitor import EarlyStop
 from graphssl.pretrained import Pretrained, dataset_of, embed, fingerprint, judge_all, load, subject_of, versions
 from graphssl.probes import EDGE_EXPOSURE, LinkCodes
 from graphssl.recipes import Recipe, Spec, get_recipe
@@ -43,6 +44,7 @@ def pretrain(
     seed: int = 0,
     device: str = "auto",
     precision: str | None = None,
+    early_stop: str | None = None,
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
@@ -62,6 +64,8 @@ def pretrain(
         seed: of weights, order and masks; the same seed gives the same bits on the same machine and versions.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: None or "32-true", "bf16-mixed".
+        early_stop: None, or "loss" or "rank": ends the run once the epoch's loss, or the effective rank of the codes,
+            has not got better for a while ("loss:50": for 50 epochs; "rank:5": for 5 looks of the monitor); no labels.
         resume: goes on with the run in ``out``; starts where there is none; returns it where it has finished.
         overwrite: replaces the run in ``out``.
         progress: a bar with loss and time left, where there is a terminal.
@@ -97,6 +101,7 @@ def pretrain(
     if precision not in PRECISIONS:
         raise UserError(f"precision is {precision!r}; choose '32-true' or 'bf16-mixed'")
 
+    stop = None if early_stop is None else EarlyStop(early_stop)
     module = None
     if isinstance(chosen.get("encoder"), nn.Module):
         module = copy.deepcopy(chosen["encoder"])
@@ -106,14 +111,17 @@ def pretrain(
     if ancestor is not None:
         store.load_tensors(plan.method, store.tensors_of(ancestor.method), "the run to go on from")
     own = recipe.name == "custom"
+    labels = {mark} if plan.method.sees_labels else set()
     config: dict[str, Any] = {
         "format": store.FORMAT, "method": type(plan.method).__name__ if own else recipe.name, "recipe": recipe.name,
         "settings": {k: v for k, v in chosen.items() if not isinstance(v, nn.Module)},
         "own_encoder": None if module is None else type(module).__name__, "spec": spec.to_json(), "fingerprint": mark,
         "source": str(Path(dataset).expanduser().resolve()) if is_path(dataset) else None,
         "seen": sorted({mark, *(ancestor.config["seen"] if ancestor else ())}),
-        "labels_seen": ancestor.config["labels_seen"] if ancestor else [], "start": _weights(plan.method),
-        "seed": seed, "epochs": plan.epochs, "precision": PRECISIONS[precision], "device": str(target),
+        "labels_seen": sorted({*(ancestor.config["labels_seen"] if ancestor else ()), *labels}),
+        "start": _weights(plan.method),
+        "seed": seed, "epochs": plan.epochs, "precision": PRECISIONS[precision],
+        "early_stop": early_stop, "device": str(target),
         "parameters": sum(p.numel() for p in plan.method.parameters()), "versions": versions(), "finished": False,
     }  # fmt: skip
     if before is not None and folder is not None:
@@ -145,7 +153,7 @@ def pretrain(
         store.write_json(folder / store.CONFIG, config)
     checkpoint = going_on and folder is not None and (folder / store.CHECKPOINT).exists()
     lines = runner.run(
-        plan, batches, optimizer, config, folder=folder, resumed=checkpoint, progress=progress, best=best
+        plan, batches, optimizer, config, folder=folder, resumed=checkpoint, progress=progress, best=best, stop=stop
     )
     plan.method.eval()
     config["finished"] = True
@@ -201,7 +209,7 @@ def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     words = {"recipe": "method", "own_encoder": "encoder"}
     differ = [
         f"{words.get(k, k)} (was {before.get(k)}, now {now[k]})"
-        for k in ("recipe", "own_encoder", "seed", "precision")
+        for k in ("recipe", "own_encoder", "seed", "precision", "early_stop")
         if before.get(k) != now[k]
     ]
     if before["fingerprint"] != now["fingerprint"]:
@@ -233,8 +241,10 @@ def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
         warnings.warn(f"going on with other {', '.join(moved)} than the run began with: bits may differ", stacklevel=3)
 
 
-def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int | None = None) -> Report:
-    """Judges any codes by ``protocol`` (None: every one that the data set offers), beside raw features.
+def evaluate(
+    codes: Any, dataset: Any, protocol: str | Sequence[str] | None = None, *, seed: int | None = None
+) -> Report:
+    """Judges any codes by ``protocol``, one or several (None: all that the data set offers), beside raw features.
 
     ``codes`` is an array or tensor [N, D] (nodes) or [B, D] (graphs), a Pretrained, an encoder (a graphssl Encoder or a
     module (x, edge_index) -> codes), or graphssl.probes.LinkCodes. An array of codes is not judged by link-mlp-valmsg,
@@ -247,7 +257,8 @@ def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int
     who, notes, pooling = "given codes", (EDGE_EXPOSURE,) if data.task == "link" else (), "mean"
     if isinstance(codes, nn.Module):
         who, pooling = "given encoder", codes.pooling if isinstance(codes, Encoder) else "mean"
-        codes = subject_of(_codes_of(codes, data, pooling), data, protocol)
+        one = isinstance(codes, Encoder) and codes.transductive
+        codes = subject_of(_codes_of(codes, data, pooling), data, protocol, one)
     if not isinstance(codes, Tensor | LinkCodes):
         try:
             codes = torch.from_numpy(np.asarray(codes, dtype=np.float32))
@@ -262,15 +273,14 @@ def evaluate(codes: Any, dataset: Any, protocol: str | None = None, *, seed: int
 def _codes_of(module: nn.Module, data: Dataset, pooling: str) -> Callable[[Dataset], Tensor]:
     """How ``module`` makes codes of ``data``, or of a set with its graphs in another form."""
     encoder = module if isinstance(module, Encoder) else Encoder(foreign(module, data.dim))
-    if encoder.dim_in != data.dim:
+    if encoder.dim_in != data.dim and encoder.reads_content:
         raise UserError(
             f"the encoder takes content of width {encoder.dim_in}, but {data.name!r} has {data.dim}; use another"
         )
-    device = next((p.device for p in encoder.parameters()), torch.device("cpu"))
 
     def codes_of(data: Dataset) -> Tensor:
         with evaluating(encoder):
             how = lambda graph, codes: pool(graph, codes, pooling)  # noqa: E731
-            return embed(encoder, how, data, encoder.transform or Transform(), data.level, device)
+            return embed(encoder, how, data, encoder.transform or Transform(), data.level, encoder.device)
 
     return codes_of

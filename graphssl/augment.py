@@ -1,14 +1,19 @@
-"""Random views of a Graph with the same nodes in the same rows."""
+"""Random views of a Graph: of its nodes, in the same rows, and of each graph of a batch, in the same place."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
-from torch import Generator
+from torch import Generator, Tensor
 
+from graphssl import ops
+from graphssl.errors import unknown
 from graphssl.graph import Graph
 from graphssl.masks import Features
+from graphssl.ops import CSR, Rows, dense, pointers
 
 
 @dataclass(frozen=True)
@@ -32,3 +37,244 @@ class Drop:
         columns = ~Features(self.features)(graph, generator)
         kept = torch.rand(graph.num_edges, generator=generator, device=graph.device) >= self.edges
         return graph.keep_edges(kept).replace(x=graph.x * columns.to(graph.x.dtype))
+
+
+CUT = 0.7  # no probability of AdaptiveDrop is higher, as in GCA's reference code
+ROUNDS = 100  # of the two centralities that are worked out in steps
+
+
+def _eigenvector(graph: Graph) -> Tensor:
+    """Centrality [N] of nodes that central ones point at, of length one in each graph."""
+    members = CSR(pointers(graph.batch, graph.num_graphs), torch.arange(graph.num_nodes, device=graph.device), None,
+                  (graph.num_graphs, graph.num_nodes))  # fmt: skip
+    x = torch.ones(graph.num_nodes, 1, device=graph.device)
+    for _ in range(ROUNDS):
+        x = x + ops.spmm(graph.csr, x)  # with its own, else it swings where the graph has two sides
+        x = x / ops.segment_reduce(members, x.square())[graph.batch].sqrt()
+    return x[:, 0]
+
+
+def _pagerank(graph: Graph) -> Tensor:
+    """PageRank [N] with damping 0.85, 1 on average; the reference's steps keep 0.15 of a node's own in its place."""
+    out = graph.csr.transpose.degree.clamp(min=1)[:, None]
+    x = torch.ones(graph.num_nodes, 1, device=graph.device)
+    for _ in range(ROUNDS):
+        x = 0.15 + 0.85 * ops.spmm(graph.csr, x / out)
+    return x[:, 0]
+
+
+CENTRALITIES: dict[str, Callable[[Graph], Tensor]] = {
+    "degree": lambda graph: graph.csr.degree.float(),
+    "eigenvector": _eigenvector,
+    "pagerank": _pagerank,
+}
+
+
+@dataclass(frozen=True)
+class AdaptiveDrop:
+    """A Drop that spares what is central; GCA, arXiv:2010.14945, sections 3.2.1 and 3.2.2.
+
+    The higher the log centrality of its target among the edges of a graph, the less likely an edge is removed; the
+    higher the log of its total in central nodes, the less likely a column is zeroed. The shares ``features`` and
+    ``edges`` hold on average, up to the cut at 0.7; where nothing is more central than the rest, it is Drop.
+    ``by`` is "degree", "eigenvector" or "pagerank". Of bags of words a word counts once a node, as in the reference
+    (CRIPAC-DIG/GCA at cd6a9f0, pGRACE/functional.py).
+    """
+
+    features: float
+    edges: float
+    by: str
+
+    def __post_init__(self):
+        if self.by not in CENTRALITIES:
+            raise unknown("centrality", self.by, CENTRALITIES)
+        for name, share in (("features", self.features), ("edges", self.edges)):
+            if not 0 <= share <= CUT:
+                raise ValueError(f"cannot drop a share of {share} of the {name} adaptively; choose one from 0 to {CUT}")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None) -> Graph:
+        columns, edges = graph.remember(f"augment.{self.by}", self._weights)
+        draw = torch.rand(len(columns), generator=generator, device=graph.device)
+        shown = draw >= (columns * self.features).clamp(max=CUT)
+        draw = torch.rand(len(edges), generator=generator, device=graph.device)
+        kept = draw >= (edges * self.edges).clamp(max=CUT)
+        return graph.keep_edges(kept).replace(x=graph.x * shown.to(graph.x.dtype))
+
+    def _weights(self, graph: Graph) -> tuple[Tensor, Tensor]:
+        """How much likelier than the average each column [F] and each edge [E] is to go."""
+        central, target, x = CENTRALITIES[self.by](graph), graph.edge_index[1], graph.x
+        if isinstance(x, Rows):
+            total = central.new_zeros(x.size(1)).index_add_(0, x.csr.col, central[x.csr.row] * (x.value != 0))
+        else:
+            total = dense(x).abs().T @ central
+        every = torch.zeros_like(total, dtype=torch.long)
+        return (
+            _rarity(total.log1p(), every, 1),
+            _rarity(central.log1p()[target], graph.batch[target], graph.num_graphs),
+        )
+
+
+def _rarity(score: Tensor, part: Tensor, count: int) -> Tensor:
+    """(max - score) / (max - mean) within each part, 1 on average; ``part`` [M] ascends."""
+    members = CSR(pointers(part, count), torch.arange(len(score), device=score.device), None, (count, len(score)))
+    top, mean = (ops.segment_reduce(members, score, how)[part] for how in ("max", "mean"))
+    varies = top - mean > 1e-5 * top.abs()  # else all are equal, up to rounding
+    return torch.where(varies, (top - score) / torch.where(varies, top - mean, 1.0), 1.0)
+
+
+def shuffle(graph: Graph, generator: Generator | None = None) -> Graph:
+    """The same edges between nodes whose content was shuffled within each graph (DGI); sparse rows stay sparse."""
+    order = torch.rand(graph.num_nodes, generator=generator, device=graph.device).argsort(stable=True)
+    return graph.replace(x=graph.x[order[graph.batch[order].argsort(stable=True)]])
+
+
+class GraphView(Protocol):
+    """A random view of each graph of a batch; the graphs stay B, in their order, and none loses its last node.
+
+    Reference of those below: Shen-Lab/GraphCL at 5003879, unsupervised_TU/aug.py; arXiv:2010.13902, table 1.
+    """
+
+    def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
+        """The view, with the graphs where ``only`` [B] is false left as they are; None: all are viewed."""
+
+
+@dataclass(frozen=True)
+class DropNodes:
+    """Removes a share ``ratio`` of each graph's nodes, floor(ratio * n) of n, with their edges."""
+
+    ratio: float
+
+    def __post_init__(self):
+        _check_share(self.ratio, "drop", "nodes")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
+        gone = _some(graph.batch, _share(self.ratio, graph.size, only), generator)
+        return graph.keep_nodes(~gone)
+
+
+@dataclass(frozen=True)
+class MaskNodes:
+    """Zeroes the content of a share ``ratio`` of each graph's nodes, floor(ratio * n) of n.
+
+    The reference draws their content from a normal, which would make sparse content dense.
+    """
+
+    ratio: float
+
+    def __post_init__(self):
+        _check_share(self.ratio, "mask", "nodes")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
+        shown = ~_some(graph.batch, _share(self.ratio, graph.size, only), generator)
+        return graph.replace(x=graph.x * shown[:, None].to(graph.x.dtype))
+
+
+@dataclass(frozen=True)
+class MoveEdges:
+    """Removes a share ``ratio`` of each graph's edges and joins as many random pairs of its nodes instead.
+
+    Every row of the edge list counts by itself, so that a direction may go and the other stay, as in the reference
+    code. A new edge carries what a removed one did, joins two nodes wherever the graph has two, and may double
+    another. (The paper drops and adds; the reference's code for TU sets only drops, that for fine-tuning does both.)
+    """
+
+    ratio: float
+
+    def __post_init__(self):
+        _check_share(self.ratio, "move", "edges")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
+        N, size = graph.num_nodes, graph.size
+        part = graph.batch[graph.edge_index[1]]
+        moved = _some(part, _share(self.ratio, torch.bincount(part, minlength=len(size)), only), generator)
+        own, first = size[part[moved]], (size.cumsum(0) - size)[part[moved]]
+        target = _below(own, generator)
+        source = (target + 1 + _below(own - 1, generator)) % own
+        edges = graph.edge_index.clone()
+        edges[:, moved] = torch.stack([source, target]) + first
+        order = (edges[1] * N + edges[0]).argsort(stable=True)
+        along = {k: v[order] for k in ("edge_attr", "edge_weight") if (v := getattr(graph, k)) is not None}
+        return graph.replace(edge_index=edges[:, order], **along)
+
+
+@dataclass(frozen=True)
+class Subgraph:
+    """Keeps of each graph the nodes on a random walk, until they are a share ``ratio``: floor(ratio * n), one at least.
+
+    Walks start anywhere, go along edges whichever way these point, and take n steps at most, so that fewer nodes are
+    kept where there is no way on. What is left is connected. (The reference takes neighbours of the start alone.)
+    """
+
+    ratio: float
+
+    def __post_init__(self):
+        if not 0 < self.ratio <= 1:
+            raise ValueError(f"cannot keep a share of {self.ratio} of the nodes; choose one above 0 and up to 1")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
+        size, edges = graph.size, torch.cat([graph.edge_index, graph.edge_index.flip(0)], dim=1)
+        edges = edges[:, edges[1].argsort(stable=True)]
+        ways = CSR(pointers(edges[1], graph.num_nodes), edges[0], None, (graph.num_nodes, graph.num_nodes))
+        walked = (size > 0) if only is None else only & (size > 0)
+        wanted = _share(self.ratio, size)[walked].clamp(min=1)
+        size, first = size[walked], (size.cumsum(0) - size)[walked]
+
+        at = first + _below(size, generator)
+        kept = ~walked[graph.batch]
+        kept[at] = True
+        found = torch.ones_like(at)
+        for step in range(max(graph.sizes, default=0)):
+            going = (found < wanted) & (step < size) & (ways.degree[at] > 0)
+            if not going.any():
+                break
+            place = ways.ptr[at] + _below(ways.degree[at], generator)
+            at = torch.where(going, ways.col[torch.where(going, place, 0)], at)
+            found += ~kept[at]
+            kept[at] = True
+        return graph.keep_nodes(kept)
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """Shows each graph through one of ``views``, every one as likely."""
+
+    views: tuple[GraphView, ...]
+
+    def __post_init__(self):
+        if not self.views:
+            raise ValueError("there is no view to choose from; give one or more")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
+        choice = torch.randint(len(self.views), (graph.num_graphs,), generator=generator, device=graph.device)
+        for place, view in enumerate(self.views):
+            chosen = choice == place
+            graph = view(graph, generator, chosen if only is None else chosen & only)
+        return graph
+
+
+def _check_share(ratio: float, verb: str, what: str) -> None:
+    if not 0 <= ratio < 1:
+        raise ValueError(f"cannot {verb} a share of {ratio} of the {what}; choose one from 0 up to, not including, 1")
+
+
+def _share(ratio: float, counts: Tensor, only: Tensor | None = None) -> Tensor:
+    """floor(ratio * count) of each of ``counts`` [B], and 0 where ``only`` [B] is false."""
+    share = (counts.double() * ratio + 1e-9).long()
+    return share if only is None else share * only
+
+
+def _below(limit: Tensor, generator: Generator | None) -> Tensor:
+    """A random whole number from 0 up to, not including, each ``limit`` [M]; 0 where that is 0."""
+    return (torch.rand(len(limit), generator=generator, device=limit.device, dtype=torch.float64) * limit).long()
+
+
+def _some(part: Tensor, wanted: Tensor, generator: Generator | None) -> Tensor:
+    """True for ``wanted`` [B] random elements of each part; ``part`` says of which one each is, ascending."""
+    draw = torch.rand(len(part), generator=generator, device=part.device)
+    order = draw.argsort(stable=True)
+    order = order[part[order].argsort(stable=True)]
+    counts = torch.bincount(part, minlength=len(wanted))
+    rank = torch.arange(len(part), device=part.device) - (counts.cumsum(0) - counts)[part]
+    chosen = torch.empty_like(part, dtype=torch.bool)
+    chosen[order] = rank < wanted[part]
+    return chosen

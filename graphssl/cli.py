@@ -63,6 +63,7 @@ def parser() -> Parser:
     add.add_argument("--seed", type=int, default=0)
     add.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     add.add_argument("--precision", help="32-true (default) or bf16-mixed")
+    add.add_argument("--early-stop", metavar="loss|rank", help="end once the loss, or the codes' rank, gets no better")
     add.add_argument("--resume", action="store_true", help="go on with the run in OUT")
     add.add_argument("--overwrite", action="store_true", help="replace the run in OUT")
     add.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -72,7 +73,9 @@ def parser() -> Parser:
     add = commands.add_parser("evaluate", help="judge the frozen codes of a run")
     add.add_argument("folder", metavar="DIR", type=Path, help="folder of a run")
     add.add_argument("--dataset", help="other data than the run was pretrained on")
-    add.add_argument("--protocol", help="a name of `graphssl list protocols` (default: all that the data set offers)")
+    add.add_argument(
+        "--protocol", metavar="NAME,...", help="of `graphssl list protocols` (default: all that the data set offers)"
+    )
     add.add_argument("--json", type=Path, metavar="FILE", help="write the report there too")
     add.add_argument("--overwrite", action="store_true", help="replace FILE")
     add.set_defaults(run=evaluate)
@@ -121,8 +124,8 @@ def pretrain(a: argparse.Namespace) -> None:
     out = a.out or Path("runs") / f"{stem.lower().replace('/', '-')}-{recipe.name}-seed{a.seed}"
     run = graphssl.pretrain(
         a.dataset, recipe.name, out=out, encoder=a.encoder, epochs=a.epochs, batch_size=a.batch_size, seed=a.seed,
-        device=a.device, precision=a.precision, resume=a.resume, overwrite=a.overwrite, progress=not a.quiet,
-        **settings,
+        device=a.device, precision=a.precision, early_stop=a.early_stop, resume=a.resume,
+        overwrite=a.overwrite, progress=not a.quiet, **settings,
     )  # fmt: skip
     loss = f", loss {run.history['loss'][0]:.4f} -> {run.history['loss'][-1]:.4f}" if run.history else ""
     print(f"{recipe.name} on {run.config['spec']['name']}: {run.config['epochs']} epochs{loss}")
@@ -134,7 +137,8 @@ def evaluate(a: argparse.Namespace) -> None:
 
     if a.json is not None:
         graphssl.pretrained.free(a.json, a.overwrite)
-    report = graphssl.load(a.folder).evaluate(a.dataset, a.protocol)
+    protocols = a.protocol.replace(" ", "").split(",") if a.protocol else None
+    report = graphssl.load(a.folder).evaluate(a.dataset, protocols)
     print(report.table())
     if a.json is not None:
         a.json.parent.mkdir(parents=True, exist_ok=True)

@@ -32,6 +32,22 @@ class Encoder(nn.Module):
         self.transform: Callable[[Graph], Graph] | None = None  # what a graph goes through first; a recipe sets it
         self.dim_in = backbone.dim_in
         self.dim = backbone.dim if read == "last" else sum(backbone.widths)
+        self.here: Tensor
+        self.register_buffer("here", torch.empty(0), persistent=False)  # so that one without weights has a device
+
+    @property
+    def device(self) -> torch.device:
+        return next((p.device for p in self.parameters()), self.here.device)
+
+    @property
+    def transductive(self) -> bool:
+        """Whether it holds a row for each node of one graph, so that it can embed no other."""
+        return any(getattr(part, "transductive", False) for part in self.backbone.modules())
+
+    @property
+    def reads_content(self) -> bool:
+        """Whether codes depend on the content of nodes, whose width then has to fit."""
+        return all(getattr(part, "reads_content", True) for part in self.backbone.modules())
 
     def forward(self, graph: Graph, rows: Tensor | None = None) -> Tensor:
         """Codes of the nodes, [N, dim]; with a boolean ``rows`` [N] only those of these nodes."""

@@ -46,7 +46,7 @@ def finetune(
         check(key, value, float if key in rates else int)
     if epochs < 1:
         raise UserError(f"epochs is {epochs}; finetune for 1 or more")
-    parts, device = data.splits[name][0], next(encoder.parameters()).device
+    parts, device = data.splits[name][0], encoder.device
     train, val = (rows[known(data.y[rows])] for rows in (parts.train, parts.val))
     if not len(train):
         raise UserError(f"split {name!r} of {data.name!r} has no labelled training rows; choose another")

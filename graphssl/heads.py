@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import TypeVar
 
 from torch import Tensor, nn
 
 from graphssl import ops
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 def mlp(dim_in: int, hidden: int, dim: int, activation: type[nn.Module] = nn.PReLU) -> nn.Sequential:
@@ -17,6 +20,16 @@ def mlp(dim_in: int, hidden: int, dim: int, activation: type[nn.Module] = nn.PRe
 def dot(codes: Tensor, pairs: Tensor) -> Tensor:
     """Dot products [M] of the codes [N, D] of ``pairs`` [2, M]."""
     return (codes[pairs[0]] * codes[pairs[1]]).sum(1)
+
+
+def glorot(module: Module) -> Module:
+    """``module`` with new weights in all its linear maps, Glorot uniform, and biases of zero."""
+    for part in module.modules():
+        if isinstance(part, nn.Linear):
+            nn.init.xavier_uniform_(part.weight)
+            if part.bias is not None:
+                nn.init.zeros_(part.bias)
+    return module
 
 
 class EdgeMLP(nn.Module):

@@ -12,6 +12,8 @@ from torch import Generator, Tensor
 
 from graphssl import ops
 
+FLAT = 1e-10  # a column whose variance is a smaller share of its mean square than this varies by rounding alone
+
 
 def full_precision(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """``loss`` in float32 at least, also under autocast: cosines of bf16 are too coarse to learn from."""
@@ -48,6 +50,20 @@ def info_nce(
 
 
 @full_precision
+def nt_xent(a: Tensor, b: Tensor, tau: float) -> Tensor:
+    """Row i of ``a`` and of ``b`` [B, D] are the same graph; the other rows of ``b`` are its negatives.
+
+    GraphCL eq. 3, arXiv:2010.13902: the sum under the fraction leaves the pair itself out, unlike ``info_nce``'s. Zero
+    where there is one row. The B x B cosines are kept.
+    """
+    if len(a) < 2:
+        return 0.0 * (a.sum() + b.sum())
+    cosines = F.normalize(a, dim=-1) @ F.normalize(b, dim=-1).T / tau
+    own = torch.eye(len(a), dtype=torch.bool, device=a.device)
+    return (cosines.masked_fill(own, -torch.inf).logsumexp(1) - cosines.diagonal()).mean()
+
+
+@full_precision
 def bootstrap(pred: Tensor, target: Tensor) -> Tensor:
     """Mean of 2 - 2 cos between predictions and targets [M, D] of the same nodes; no gradient to targets.
 
@@ -57,9 +73,41 @@ def bootstrap(pred: Tensor, target: Tensor) -> Tensor:
 
 
 @full_precision
+def standardise(codes: Tensor) -> Tensor:
+    """Columns of ``codes`` [N, D] with mean 0 and variance 1 (over N - 1); zeros where a column has no spread."""
+    size = codes.detach().square().mean(0)
+    codes = codes - codes.mean(0)
+    spread = codes.square().sum(0) / max(1, len(codes) - 1)
+    varies = spread > FLAT * size
+    return codes * varies * torch.where(varies, spread, 1.0).rsqrt()
+
+
+@full_precision
+def half_distance(a: Tensor, b: Tensor) -> Tensor:
+    """Half of the squared distance of rows [N, D] of the same nodes, a mean over N; CCA-SSG, arXiv:2106.12484.
+
+    Of standardised columns it is, up to a constant, less their correlation, as which the reference has it.
+    """
+    return (a - b).square().sum() / (2 * len(a))
+
+
+@full_precision
+def decorrelation(codes: Tensor) -> Tensor:
+    """Squared distance of Z'Z / N from the identity, Z the standardised codes [N, D]; CCA-SSG."""
+    products = codes.T @ codes / len(codes)
+    return (products - torch.eye(codes.size(1), dtype=codes.dtype, device=codes.device)).square().sum()
+
+
+@full_precision
 def mean_square(pred: Tensor, target: Tensor | ops.Rows) -> Tensor:
     """Mean squared difference of two of one shape; zero where they are empty. ``target`` may be sparse rows."""
     return (pred - ops.dense(target)).square().sum() / max(1, pred.numel())
+
+
+@full_precision
+def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean of -log softmax(``logits`` [M, C]) at the classes ``target`` [M]; zero where there are no rows."""
+    return F.cross_entropy(logits, target, reduction="sum") / max(1, len(target))
 
 
 @full_precision

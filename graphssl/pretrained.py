@@ -9,7 +9,7 @@ import inspect
 import json
 import platform
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -88,6 +88,9 @@ def embed(
     return torch.cat(parts)
 
 
+PRETEXT = "its pretext task was of the kind that {} asks: not comparable with methods that never saw one"
+
+
 class Pretrained:
     """An encoder and all that is known of how it came to be.
 
@@ -124,7 +127,7 @@ class Pretrained:
 
     @property
     def device(self) -> torch.device:
-        return next(self.encoder.parameters()).device
+        return self.encoder.device
 
     def data(self, dataset: Any = None) -> Dataset:
         """The data set given, or the one pretrained on; UserError where it is not at hand or does not fit."""
@@ -153,10 +156,16 @@ class Pretrained:
             self.dataset = found
         chosen = self.dataset if dataset is None else dataset_of(dataset)
         assert chosen is not None
-        if chosen.dim != spec["dim"]:
+        if chosen.dim != spec["dim"] and self.encoder.reads_content:
             raise UserError(
                 f"{chosen.name!r} has {chosen.dim} features a node, but the encoder was pretrained on {spec['dim']} "
                 f"({spec['name']}); give data of that width, or pretrain on this"
+            )
+        if self.encoder.transductive and fingerprint(chosen) != self.config["fingerprint"]:
+            raise UserError(
+                f"{self.config['method']} has learned a row for each node of the graph that it was pretrained on "
+                f"({spec['name']}) and cannot embed another ({chosen.name}); pretrain on this, or choose a method that "
+                "trains an encoder"
             )
         return chosen
 
@@ -176,40 +185,46 @@ class Pretrained:
         with seeded(self.config["seed"]):
             return self.recipe.plan(spec, settings).method.encoder.to(self.device)
 
-    def evaluate(self, dataset: Any = None, protocol: str | None = None, *, seed: int | None = None) -> Report:
-        """Judges the frozen codes by ``protocol``, or by every one that the data set offers, beside controls.
+    def evaluate(
+        self, dataset: Any = None, protocol: str | Sequence[str] | None = None, *, seed: int | None = None,
+        controls: bool = True,
+    ) -> Report:  # fmt: skip
+        """Judges the frozen codes by ``protocol``, one or several, or by all that the data set offers, beside controls.
 
-        The controls are raw features and the encoder before training; where the recipe cites a published figure, that
-        too. ``seed`` is the probe's, None: the run's. Raises UserError for a run that was finetuned on the labels of
+        The controls are raw features and the encoder before training (``controls`` False: neither); where the recipe
+        cites a published figure, that too. ``seed`` is the probe's, None: the run's. On a link set, protocols for nodes
+        judge the same codes by what is known of the nodes. Raises UserError for a run that was trained on the labels of
         that data: a protocol's codes have seen none.
         """
         data = self.data(dataset)
         mark, config = fingerprint(data), self.config
         if mark in config["labels_seen"]:
             raise UserError(
-                f"this run was finetuned on labels of {data.name!r}, and protocols judge codes that have seen "
-                "none; use predict(), or evaluate the run before it was finetuned"
+                f"this run was trained on labels of {data.name!r}, and protocols judge codes that have seen none; "
+                "use predict() of a finetuned run, or evaluate the run before it was finetuned"
             )
         own = self.module is not None or self.recipe.name == "custom"
         notes: tuple[str, ...] = ()
         if data.task == "link" and (own or set(config["seen"]) != {mark}):
             notes += (EDGE_EXPOSURE,)
         if config["labels_seen"]:
-            notes += ("finetuned on labels of other data; whether they overlap with these is unverified",)
+            notes += ("trained on labels of other data; whether they overlap with these is unverified",)
         if self.module is not None:
             notes += ("the encoder was handed in; what it had seen before is unverified",)
         trained = config["epochs"] > 0 or config.get("steps", 0) > 0
-        subject = subject_of(partial(self._codes, self.encoder), data, protocol)
+        one = self.encoder.transductive
+        subject = subject_of(partial(self._codes, self.encoder), data, protocol, one)
         if (
             isinstance(subject, LinkCodes) and trained and "finetuned" not in config
         ):  # else it has learned no such codes
             subject = replace(subject, score=self._decoder(subject.codes))
         subjects = {self.name: subject}
-        if trained:
-            subjects[UNTRAINED] = subject_of(partial(self._codes, self.untrained()), data, protocol)
+        if trained and controls:
+            subjects[UNTRAINED] = subject_of(partial(self._codes, self.untrained()), data, protocol, one)
         return judge_all(
             subjects, data, protocol, seed=config["seed"] if seed is None else seed, notes=notes,
             pooling=self.encoder.pooling, unlike=self._unlike_the_recipe(),
+            pretexts=self.method.pretexts if trained else (), controls=controls,
             published=self.plan.published if data.known and data.name == config["spec"]["name"] else {},
         )  # fmt: skip
 
@@ -335,35 +350,50 @@ def free(path: Path, overwrite: bool) -> None:
         raise UserError(f"{path} exists already; choose another name, or overwrite=True (--overwrite)")
 
 
-def subject_of(codes_of: Callable[[Dataset], Tensor], data: Dataset, protocol: str | None) -> Tensor | LinkCodes:
-    """What is judged: codes by the encoder ``codes_of`` and, where a protocol asks, of a link set's second graph."""
+def names_of(protocol: str | Sequence[str] | None, data: Dataset) -> tuple[str, ...]:
+    """Names of the protocols asked for, each once; all that ``data`` offers where none is."""
+    asked = (protocol,) if isinstance(protocol, str) else protocol or data.protocols
+    return tuple(dict.fromkeys(get_protocol(name).name for name in asked))
+
+
+def subject_of(
+    codes_of: Callable[[Dataset], Tensor], data: Dataset, protocol: str | Sequence[str] | None, one_graph: bool = False
+) -> Tensor | LinkCodes:
+    """What is judged: codes by the encoder ``codes_of`` and, where a protocol asks, of a link set's second graph.
+
+    ``one_graph`` says that the encoder cannot embed that: UserError where such a ``protocol`` is asked for by name.
+    """
     codes = codes_of(data)
     if data.task != "link":
         return codes
-    asked = any(get_protocol(name).two_graphs for name in ((protocol,) if protocol else data.protocols))
-    two = asked and data.with_val is not None
+    asked = any(get_protocol(name).two_graphs for name in names_of(protocol, data))
+    if one_graph and asked and protocol:
+        raise UserError(
+            "link-mlp-valmsg embeds a second graph, and this encoder has learned a row for each node of one and cannot "
+            "embed another; judge by link-dot or link-mlp"
+        )
+    two = asked and data.with_val is not None and not one_graph
     return LinkCodes(codes, codes_of(data.replace(graphs=[data.with_val])) if two else None)
 
 
 def judge_all(
-    subjects: Mapping[str, Tensor | LinkCodes], data: Dataset, protocol: str | None, *, seed: int,
+    subjects: Mapping[str, Tensor | LinkCodes], data: Dataset, protocol: str | Sequence[str] | None, *, seed: int,
     notes: tuple[str, ...] = (), published: Mapping[str, Published] | None = None, pooling: str = "mean",
-    unlike: str = "",
+    unlike: str = "", pretexts: tuple[str, ...] = (), controls: bool = True,
 ) -> Report:  # fmt: skip
-    """A Report of ``subjects`` (codes by name, the first is judged), raw features and published figures.
+    """A Report of ``subjects`` (codes by name, the first is judged), raw features (``controls``) and published figures.
 
-    ``unlike`` says how the run differs from the one that published figures stand for. Without a ``protocol`` an array
-    of codes is judged by those that need no more.
+    ``unlike`` says how the run differs from the one that published figures stand for, ``pretexts`` which protocols ask
+    for what it was trained to predict. Without a ``protocol`` an array of codes is judged by those that need no more.
     """
     two = all(isinstance(codes, LinkCodes) and codes.with_val is not None for codes in subjects.values())
-    offered = [name for name in data.protocols if two or not get_protocol(name).two_graphs]
-    names = [get_protocol(protocol).name] if protocol else offered
+    names = [name for name in names_of(protocol, data) if protocol or two or not get_protocol(name).two_graphs]
     if not names:
         raise UserError(
-            f"data set {data.name!r} offers no protocol to judge codes by (labels or a split are missing, or its "
-            "labels are of a kind that none takes yet); use embed or plot, or give labels"
+            f"data set {data.name!r} offers no protocol to judge codes by (labels, a split or edges are missing, or "
+            "its labels are of a kind that none takes yet); use embed or plot, or give labels"
         )
-    everyone: dict[str, Tensor | LinkCodes | None] = {**subjects, RAW: None}
+    everyone: dict[str, Tensor | LinkCodes | None] = {**subjects, **({RAW: None} if controls else {})}
     judged, rows = next(iter(subjects)), []
     total, quiet = len(names) * len(everyone), not sys.stderr.isatty()
     with tqdm(total=total, desc=f"judging on {data.name}", leave=False, disable=quiet, dynamic_ncols=True) as bar:
@@ -372,6 +402,10 @@ def judge_all(
             for who, codes in everyone.items():
                 bar.set_postfix_str(f"{name}, {who}")
                 said = notes if who == judged else ()
+                if about.task != "link":  # it asks for no pair that is held out
+                    said = tuple(note for note in said if note != EDGE_EXPOSURE)
+                if who == judged and name in pretexts:
+                    said += (PRETEXT.format(name),)
                 if who == judged and figure and unlike:
                     said += (f"not the run that the published figure stands for: {unlike}",)
                 found = judge_raw(data, name, seed, pooling) if codes is None else judge(codes, data, name, seed)

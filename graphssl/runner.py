@@ -21,6 +21,7 @@ from graphssl import store
 from graphssl.data.loader import Batches, Full
 from graphssl.errors import Diverged, OutOfMemory
 from graphssl.methods import Method
+from graphssl.monitor import EarlyStop, Monitor
 from graphssl.recipes import Plan
 from graphssl.select import Best
 from graphssl.train import memory_advice, train
@@ -80,11 +81,11 @@ class Saver:
 
 def run(
     plan: Plan, batches: Full | Batches, optimizer: Optimizer, config: dict[str, Any], *, folder: Path | None = None,
-    resumed: bool = False, progress: bool = True, best: Best | None = None,
+    resumed: bool = False, progress: bool = True, best: Best | None = None, stop: EarlyStop | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Trains ``plan.method`` in place from the start, or from the checkpoint in ``folder``; returns a line an epoch.
 
-    With ``best`` the method ends with the weights that it found best.
+    With ``best`` the method ends with the weights that it found best, with ``stop`` where that says so.
 
     Raises Diverged, OutOfMemory, or KeyboardInterrupt after the first Ctrl-C or SIGTERM, with a checkpoint written.
     """
@@ -98,7 +99,12 @@ def run(
             best.go_on(*store.load_best(folder))
     if folder is not None:
         store.cut_metrics(folder, start)
+    monitor = Monitor(method.encoder, batches.sample(), plan.epochs, where)
     log = Log(folder, batches.per_epoch, store.read_metrics(folder) if folder is not None else [], partial_sums)
+    monitor.go_on(log.lines)
+    for logged in log.lines:
+        if stop:
+            stop.done(logged)
     saver = Saver(folder, method, optimizer, best)
     bar = tqdm(
         total=plan.epochs, initial=start // batches.per_epoch, desc=where, unit="epoch", dynamic_ncols=True,
@@ -112,12 +118,15 @@ def run(
                 method, batches, optimizer, steps, start=start, seed=config["seed"], schedule=plan.schedule,
                 clip=plan.clip, autocast=half,
             ):  # fmt: skip
-                found = best.look(step // batches.per_epoch) if best and step % batches.per_epoch == 0 else {}
+                found = {}
+                if step % batches.per_epoch == 0:
+                    epoch = step // batches.per_epoch
+                    found = {**(best.look(epoch) if best else {}), **monitor.look(epoch)}
                 line = log.add(step, losses, optimizer.param_groups[0]["lr"], found)
                 if line is not None:
                     bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
                     bar.update()
-                if best and best.done:
+                if (best and best.done) or (line is not None and stop is not None and stop.done(line)):
                     break
                 if step < steps and stopped():
                     raise KeyboardInterrupt(goodbye(saver.save(step, log.sums), step, steps))

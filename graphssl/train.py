@@ -69,11 +69,11 @@ def train(
     rank), so going on from ``start`` with the weights and the optimizer of that step gives the same bits.
     Raises Diverged where the total loss is not finite; weights are then those of the step before.
     """
-    device = next(method.parameters()).device
     for group in optimizer.param_groups:
         group.setdefault("initial_lr", group["lr"])
     for step in range(start, steps):
         graph = batches(step)
+        device = graph.device
         generator = generator_for(seed, step, rank, device)
         for group in optimizer.param_groups:
             group["lr"] = group["initial_lr"] * (schedule(step / steps) if schedule else 1.0)
@@ -98,4 +98,5 @@ def train(
             clip_grad_norm_(method.parameters(), clip)
         optimizer.step()
         method.after_step((step + 1) / steps)
-        yield step + 1, {"loss": total.detach(), **{name: loss.detach() for name, loss in losses.items()}}
+        parts = {name: loss.detach() for name, loss in losses.items()}
+        yield step + 1, {**method.logged(), **parts, "loss": total.detach()}

@@ -86,6 +86,14 @@ class Case:
     settings: dict[str, Any] = field(default_factory=dict)
     no_gradient: dict[str, str] = field(default_factory=dict)  # parameter -> why its gradient is zero
     skips: dict[str, str] = field(default_factory=dict)  # kind -> why it does not fit
+    several: bool = False  # it needs several graphs: kinds of one graph come with parts of themselves
+
+    def given(self, kind: str) -> Graph:
+        graph = KINDS[kind]()
+        if not self.several or graph.num_graphs > 1:
+            return graph
+        N, node = graph.num_nodes, torch.arange(graph.num_nodes)
+        return Graph.stack([graph, graph.keep_nodes(node < (N + 1) // 2), graph.keep_nodes(node >= N // 2)])
 
     def make(self, graph: Graph, seed: int = 0) -> Method:
         recipe = get_recipe(self.recipe)
@@ -103,13 +111,21 @@ REMASKED = {"decoder.layers.0.conv.target": "hidden targets are zero before the 
 ALONE = {"one-node": "one node has no other node to be told from"}
 EDGELESS = dict.fromkeys(("one-node", "no-edges"), "it predicts edges, and there are none")
 
+FEW = {"one-node": "one node makes no three clusters"}
+ONE_GRAPH = {"one-node": "one node makes no groups", "molecules": "it groups the nodes of one graph"}
+NO_GROUPS = {**ONE_GRAPH, "no-edges": "it groups by edges, and there are none"}
+NARROW = {"hidden": 16, "inner": 16}
 FEW_DROPS = {"edges_1": 0.1, "edges_2": 0.1, "features_1": 0.1, "features_2": 0.1}
+
+# what has no loss, or no encoder that could embed another graph: tests/test_baselines.py holds what these keep
+BASELINES = ("fastrp", "line", "raw", "sgc", "untrained")
 
 METHODS: dict[str, Case] = {
     "graphmae": Case("graphmae", {"encoder": "gat", "decoder": "gat", "replace": 0.1, "norm": "none"}, REMASKED),
     "graphmae-gin": Case("graphmae", {"encoder": "gin", "decoder": "gin", "norm": "batch"}),
     "graphmae-mlp": Case("graphmae", {"encoder": "gcn", "decoder": "mlp", "norm": "layer", "residual": True}),
     "grace": Case("grace", {"hidden": 16, "encoder": "gcn", "norm": "none", **FEW_DROPS}, skips=ALONE),
+    "grace-adaptive": Case("grace", {"hidden": 16, "adaptive": "pagerank", **FEW_DROPS}, skips=ALONE),
     "graphmae-dropping-edges": Case("graphmae", {"drop_edges": 0.3, "mask_end": 0.8, "masker": "degree"}, REMASKED),
     "graphmae-mse": Case("graphmae", {"encoder": "gcn", "decoder": "gcn", "loss": "mse"}),
     "graphmae-block": Case("graphmae", {"masker": "block"}, REMASKED),
@@ -120,10 +136,39 @@ METHODS: dict[str, Case] = {
     "bandana-shuffled": Case("bandana", {"shuffle": True, "encoder": "gin", "dropout": 0.2}, skips=EDGELESS),
     "maskgae": Case("maskgae", {"degree": 0.01, "dropout": 0.2}, skips=EDGELESS),
     "maskgae-edge": Case("maskgae", {"first_width": 8, "masker": "edge", "negatives": "fast"}, skips=EDGELESS),
+    "paretognn": Case("paretognn", {"inner": 16, "hidden": 16}, skips=EDGELESS),
+    "paretognn-raw": Case("paretognn", {"inner": 16, "hidden": 8, "balance": "mgda-raw"}, skips=EDGELESS),
+    "paretognn-equal": Case("paretognn", {"inner": 16, "hidden": 8, "balance": "equal"}, skips=EDGELESS),
+    "paretognn-uncertain": Case("paretognn", {"inner": 16, "hidden": 8, "balance": "uncertainty"}, skips=EDGELESS),
+    "paretognn-pcgrad": Case(
+        "paretognn", {"inner": 16, "hidden": 8, "balance": "pcgrad", "tasks": "link,features"}, skips=EDGELESS
+    ),
+    "paretognn-cagrad": Case(
+        "paretognn", {"inner": 16, "hidden": 8, "balance": "cagrad", "tasks": "decorrelation,link"}, skips=EDGELESS
+    ),
     "s2gae": Case("s2gae", {"inner": 16}, skips=EDGELESS),
     "gae": Case("gae", skips=EDGELESS),
     "vgae": Case("vgae", {"encoder": "sage"}, skips=EDGELESS),
     "bgrl": Case("bgrl", {"hidden": 16, "encoder": "sage", "norm": "layer"}),
+    "cca-ssg": Case("cca-ssg", skips=ALONE),
+    "dgi": Case("dgi"),
+    "graphcl": Case("graphcl", {"pool": "mean", "view": "random4", "ratio": 0.3, "kept": 0.5}, several=True),
+    "graphcl-gcn": Case("graphcl", {"pool": "mean", "encoder": "gcn", "norm": "layer", "layers": 2}, several=True),
+    "infograph": Case("infograph", {"pool": "mean", "layers": 3, "dropout": 0.2}, several=True),
+    "simgrace": Case("simgrace", {"pool": "mean", "layers": 3, "eta": 0.3}, several=True),
+    "selftask-all": Case("selftask", {"tasks": "all", "groups": 3}, skips=NO_GROUPS),
+    "selftask-attribute-mask": Case("selftask", {"tasks": "attribute-mask"}),
+    "selftask-attribute-similarity": Case("selftask", {"tasks": "attribute-similarity"}),
+    "selftask-cluster": Case("selftask", {"tasks": "cluster", "groups": 3}, skips=ONE_GRAPH),
+    "selftask-cluster-distance": Case("selftask", {"tasks": "cluster-distance", "groups": 3}, skips=NO_GROUPS),
+    "selftask-clustering-coefficient": Case("selftask", {"tasks": "clustering-coefficient"}, skips=EDGELESS),
+    "selftask-degree": Case("selftask", {"tasks": "degree", "encoder": "gin"}, skips=EDGELESS),
+    "selftask-edge-mask": Case("selftask", {"tasks": "edge-mask", "mask": 0.5, "dropout": 0.2}, skips=EDGELESS),
+    "selftask-pairwise-distance": Case("selftask", {"tasks": "pairwise-distance"}, skips=EDGELESS),
+    "selftask-partition": Case("selftask", {"tasks": "partition", "groups": 3}, skips=NO_GROUPS),
+    "scgc": Case("scgc", {**NARROW, "clusters": 3, "warmup": 0.0}, skips=FEW),
+    "scgc-influence": Case("scgc", {**NARROW, "influence": True, "gamma": 0.0, "warmup": 0.0}, skips=ALONE),
+    "scgc-warming-up": Case("scgc", {**NARROW, "warmup": 0.99, "content_nodes": 5}),
 }
 
 
@@ -133,8 +178,8 @@ def kind(request) -> str:
 
 
 @pytest.fixture
-def graph(kind: str) -> Graph:
-    return KINDS[kind]()
+def graph(kind: str, request) -> Graph:
+    return request.getfixturevalue("case").given(kind) if "case" in request.fixturenames else KINDS[kind]()
 
 
 @pytest.fixture(params=METHODS)

@@ -43,6 +43,19 @@ def test_the_whole_way(run, capsys, tmp_path):
     assert (tmp_path / "codes.png").stat().st_size > 1000
 
 
+def test_one_run_on_a_link_set_is_judged_by_four_tasks(capsys, tmp_path):
+    out = str(tmp_path / "run")
+    assert main(["pretrain", "citations-mini/link", "--out", out, *QUICK]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", out, "--protocol", "link-dot,node-knn, node-cluster,partition"]) == 0
+    blocks = capsys.readouterr().out.split("\n\ncitations-mini/link: ")
+    assert [block.split(" (")[0].split(": ")[-1] for block in blocks] == [
+        "link-dot", "node-knn", "node-cluster", "partition",
+    ]  # fmt: skip
+    assert main(["evaluate", out, "--protocol", "link-dot,node-kn"]) == 2
+    said(capsys, "did you mean 'node-knn'")
+
+
 def test_files_are_not_overwritten_unasked(run, capsys, tmp_path):
     path = tmp_path / "codes.npy"
     path.write_text("mine")

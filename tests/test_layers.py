@@ -7,10 +7,11 @@ import graphssl
 
 ROOT = Path(graphssl.__file__).parent
 LAYERS = [
-    {"errors"}, {"ops"}, {"graph"}, {"tokens", "masks", "losses", "heads", "teacher", "balance"}, {"augment"},
+    {"errors"}, {"ops"}, {"graph"},
+    {"tokens", "masks", "structure", "losses", "heads", "teacher", "balance"}, {"augment"},
     {"backbones"}, {"encoder"}, {"methods"}, {"data"}, {"train"}, {"probes"}, {"recipes"},
-    {"report", "plot", "store", "finetune"}, {"select"}, {"runner"}, {"pretrained"}, {"api"}, {"__init__"},
-    {"cli", "ogb"}, {"__main__"},
+    {"report", "plot", "store", "finetune"}, {"select", "monitor"}, {"runner"}, {"pretrained"},
+    {"api", "integrate"}, {"__init__"}, {"cli", "ogb"}, {"__main__"},
 ]  # fmt: skip
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 

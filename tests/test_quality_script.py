@@ -73,7 +73,7 @@ def test_each_seed_is_a_file_of_what_was_found(measured):
         assert unit["commit"] == quality.commit()
         assert unit["best"] is None
         report = graphssl.Report.from_json(unit["report"])
-        assert report.protocols == ("node-linear", "node-knn")
+        assert report.protocols == graphssl.load_dataset("citations-mini").protocols
         for protocol in report.protocols:
             names = [row.name for row in report.rows if row.protocol == protocol]
             assert names == ["gae", "untrained encoder", "raw features"]
@@ -231,7 +231,7 @@ def test_the_command_line_chooses_cells(tmp_path, monkeypatch, capsys):
     (one,) = cells("--sets", "citations-mini/link", "--methods", "gae", "--set", "lr=0.1", "epochs=3")
     assert one.settings == ("lr=0.1", "epochs=3")
     assert one.stem == "citations-mini-link-gae-lr=0.1-epochs=3"
-    assert one.protocols == ("link-dot", "link-mlp", "link-mlp-valmsg")
+    assert one.protocols == graphssl.load_dataset("citations-mini/link").protocols
     call(tmp_path, "--seeds", "3", "--sets", "citations-mini", "--methods", "gae")
     assert [seed for _, seed in asked[-3:]] == [0, 1, 2]
 
@@ -270,7 +270,8 @@ def test_every_cell_can_be_run(table, cell):
     usual = recipe.settings(spec, {})
     assert not values or any(usual[key] != value for key, value in values.items())  # else it is the plain cell again
     assert cell.protocols
-    assert all(get_protocol(protocol).task == task for protocol in cell.protocols)
+    tasks = (task, "node") if linked else (task,)  # a link set's codes are judged by what is known of its nodes, too
+    assert all(get_protocol(protocol).task in tasks for protocol in cell.protocols)
     assert linked in ("", "link")
     if name in NOT_DOWNLOADED and name not in list_datasets():
         pytest.skip(f"{name} comes as a file, which is not on this machine")

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from conftest import BASELINES
 
 import graphssl
 from graphssl.backbones import backbone
@@ -23,14 +24,18 @@ CITED = [
     for name, figures in get_recipe(method).published.items()
     for protocol in figures
 ]
-PREDICT_EDGES = ("bandana", "maskgae", "s2gae", "gae", "vgae")
+SETS = ("graphcl", "infograph", "simgrace")  # refuse a single graph: tests/test_graph_contrast.py
+PREDICT_EDGES = ("bandana", "maskgae", "s2gae", "gae", "vgae", "paretognn")
+
+
+FILES_ONLY = ("facebook-pagepage",)  # node sets that are read from a folder and not downloaded
 
 
 def task_of(name):
     """What a data set by this name is about."""
     if name.endswith("/link"):
         return "link"
-    return "node" if SOURCES[name] in NODE_SOURCES else "graph"
+    return "node" if name in FILES_ONLY or SOURCES[name] in NODE_SOURCES else "graph"
 
 
 def spec_of(name, task=None, sparse=False, dim=24, edges=500, edge_dim=0, known=True):
@@ -69,6 +74,10 @@ def test_the_settings_of_every_named_set_build_a_plan(method, name, sparse):
 @pytest.mark.parametrize("task", ["node", "link", "graph"])
 @pytest.mark.parametrize("edge_dim", [0, 3])
 def test_data_without_a_name_has_settings_for_its_task(method, task, edge_dim):
+    if method in ("fastrp", "line") and task == "graph":
+        pytest.skip("it refuses lists of graphs: tests/test_baselines.py")
+    if method in SETS and task != "graph":
+        pytest.skip("it refuses a single graph: tests/test_graph_contrast.py")
     recipe, spec = get_recipe(method), spec_of("data", task, edge_dim=edge_dim, known=False)
     given = recipe.by_task.get(task, {})
     settings = recipe.settings(spec, given)
@@ -91,14 +100,14 @@ def test_a_users_data_of_a_known_name_has_no_papers_settings():
 
 @pytest.mark.parametrize("name", sorted({name for _, name, *_ in [*NAMED, *CITED]}))
 def test_every_name_is_a_data_set(name):
-    assert name in list_datasets()
+    assert name in list_datasets() or name.removesuffix("/link") in FILES_ONLY
 
 
 @pytest.mark.parametrize(("method", "name", "protocol"), CITED)
 def test_every_figure_is_by_a_protocol_of_its_data(method, name, protocol):
     figure = get_recipe(method).published[name][protocol]
     assert get_protocol(protocol).task == task_of(name)
-    assert 50 < figure.score < 100  # in percent
+    assert 40 < figure.score < 100  # in percent
     assert figure.std is None or 0 <= figure.std < 5
     assert figure.source
 
@@ -148,13 +157,13 @@ def test_wrong_settings_are_refused_in_words(method, settings, words, task):
         recipe.plan(spec, recipe.settings(spec, {"width": 8, **settings}))
 
 
-@pytest.mark.parametrize("method", PREDICT_EDGES)
+@pytest.mark.parametrize("method", [m for m in PREDICT_EDGES if m != "paretognn"])
 def test_an_unknown_kind_of_negatives_is_refused(method):
     with pytest.raises(UserError, match="kind of negatives 'nope'"):
         graphssl.pretrain(small(), method, negatives="nope", width=8, epochs=1, progress=False)
 
 
-@pytest.mark.parametrize("method", PREDICT_EDGES)
+@pytest.mark.parametrize("method", [m for m in PREDICT_EDGES if m != "paretognn"])
 def test_an_unknown_kind_of_negatives_is_refused_before_anything_is_written(method):
     recipe, spec = get_recipe(method), spec_of("data", "node", known=False)
     with pytest.raises(UserError, match="kind of negatives 'nope'"):
@@ -176,7 +185,7 @@ def test_data_without_edges_is_refused_by_what_predicts_them(method, task):
         recipe.plan(spec, recipe.settings(spec, {"width": 8}))
 
 
-@pytest.mark.parametrize("method", sorted({*list_methods()} - {*PREDICT_EDGES}))
+@pytest.mark.parametrize("method", sorted({*list_methods()} - {*PREDICT_EDGES, *BASELINES, *SETS, "selftask"}))
 def test_data_without_edges_is_taken_by_what_does_not(method):
     recipe, spec = get_recipe(method), spec_of("data", "node", edges=0, known=False)
     with seeded(0):

@@ -11,12 +11,15 @@ from torch import nn
 from graphssl.backbones.base import Backbone as Backbone
 from graphssl.backbones.base import Layer as Layer
 from graphssl.backbones.base import evaluating as evaluating
+from graphssl.backbones.fastrp import FastRP as FastRP
 from graphssl.backbones.foreign import foreign as foreign
 from graphssl.backbones.gat import GATConv as GATConv
 from graphssl.backbones.gcn import GCNConv as GCNConv
 from graphssl.backbones.gin import GINConv as GINConv
 from graphssl.backbones.mlp import NodeLinear as NodeLinear
 from graphssl.backbones.sage import SAGEConv as SAGEConv
+from graphssl.backbones.sgc import Propagate as Propagate
+from graphssl.backbones.table import Table as Table
 from graphssl.errors import unknown
 
 
@@ -31,12 +34,13 @@ class Shape:
     attention_dropout: float
     activation: str
     edge_dim: int
+    norm: str  # within a convolution that holds an MLP
 
 
 CONVS: dict[str, Callable[[Shape], nn.Module]] = {
     "gat": lambda s: GATConv(s.dim_in, s.dim, s.heads, s.attention_dropout),
     "gcn": lambda s: GCNConv(s.dim_in, s.dim),
-    "gin": lambda s: GINConv(s.dim_in, s.dim, s.activation, s.inner, s.edge_dim),
+    "gin": lambda s: GINConv(s.dim_in, s.dim, s.activation, s.inner, s.edge_dim, s.norm),
     "sage": lambda s: SAGEConv(s.dim_in, s.dim),
     "mlp": lambda s: NodeLinear(s.dim_in, s.dim),
 }
@@ -50,12 +54,13 @@ def list_encoders(pattern: str = "*") -> list[str]:
 def backbone(
     name: str, dim_in: int, widths: Sequence[int], *, heads: int = 1, dropout: float = 0.0,
     attention_dropout: float = 0.0, norm: str = "none", residual: bool = False, activation: str = "prelu",
-    bare_end: bool = False, edge_dim: int = 0,
+    bare_end: bool = False, edge_dim: int = 0, norm_last: bool = False,
 ) -> Backbone:  # fmt: skip
     """The backbone ``name`` with one layer for each of ``widths``.
 
     ``heads`` and ``attention_dropout`` are of attention only, ``edge_dim`` (how many attributes an edge has; 0: they
-    are not looked at) of GIN. With ``bare_end`` the last layer has one head and neither residual, norm nor activation,
+    are not looked at) of GIN. With ``norm_last`` norms stand behind activations, and none within a GIN's MLP, as in
+    InfoGraph's gin.py. With ``bare_end`` the last layer has one head and neither residual, norm nor activation,
     and an MLP in it is as wide as what comes in: a decoder's end.
     """
     if name not in CONVS:
@@ -64,9 +69,10 @@ def backbone(
     for place, dim in enumerate(widths):
         bare = bare_end and place == len(widths) - 1
         inner = before if bare else dim
-        shape = Shape(before, dim, inner, 1 if bare else heads, attention_dropout, activation, edge_dim)
+        within = "none" if norm_last else "batch"
+        shape = Shape(before, dim, inner, 1 if bare else heads, attention_dropout, activation, edge_dim, within)
         conv = CONVS[name](shape)
-        finish = {} if bare else {"norm": norm, "activation": activation, "residual": residual}
+        finish = {} if bare else {"norm": norm, "activation": activation, "residual": residual, "norm_last": norm_last}
         layers.append(Layer(conv, before, dim, dropout=dropout, **finish))  # type: ignore[arg-type]
         before = dim
     return Backbone(layers)

@@ -45,15 +45,16 @@ def norm_named(name: str, dim: int) -> nn.Module:
 class Layer(nn.Module):
     """Dropout, a convolution, then residual, norm and activation, in the order of GraphMAE's reference code.
 
-    ``conv`` maps (graph, content [N, dim_in], rows) to [N, dim], or to the ``rows`` asked for.
+    With ``norm_last`` the norm stands behind the activation, as in InfoGraph's and GraphCL's. ``conv`` maps (graph,
+    content [N, dim_in], rows) to [N, dim], or to the ``rows`` asked for.
     """
 
     def __init__(
         self, conv: nn.Module, dim_in: int, dim: int, *, dropout: float = 0.0, norm: str = "none",
-        activation: str = "none", residual: bool = False,
+        activation: str = "none", residual: bool = False, norm_last: bool = False,
     ):  # fmt: skip
         super().__init__()
-        self.conv, self.dim_in, self.dim, self.dropout = conv, dim_in, dim, dropout
+        self.conv, self.dim_in, self.dim, self.dropout, self.norm_last = conv, dim_in, dim, dropout, norm_last
         self.norm, self.activation = norm_named(norm, dim), activation_named(activation)
         self.residual: nn.Module | None = None
         if residual:
@@ -68,7 +69,7 @@ class Layer(nn.Module):
         if self.residual is not None:
             kept = self.residual(h)
             out = out + (kept if rows is None else kept[rows])
-        return self.activation(self.norm(out))
+        return self.norm(self.activation(out)) if self.norm_last else self.activation(self.norm(out))
 
 
 class Project(nn.Linear):

@@ -14,15 +14,18 @@ from graphssl.graph import Graph
 class GINConv(nn.Module):
     """x_i' = MLP(x_i + sum of its neighbours), eq. 4.1 with eps = 0, the paper's GIN-0.
 
-    The MLP is linear, norm, activation, linear, as in GraphMAE's gin.py, ``inner`` wide between; the norm within is
-    always batch normalisation. With ``edge_dim`` a neighbour says relu(x_j + W e_ij), as PyG's GINEConv.
+    The MLP is linear, norm, activation, linear, as in GraphMAE's gin.py, ``inner`` wide between; ``norm`` within is
+    batch normalisation or "none". With ``edge_dim`` a neighbour says relu(x_j + W e_ij), as PyG's GINEConv.
     """
 
-    def __init__(self, dim_in: int, dim: int, activation: str = "relu", inner: int | None = None, edge_dim: int = 0):
+    def __init__(
+        self, dim_in: int, dim: int, activation: str = "relu", inner: int | None = None, edge_dim: int = 0,
+        norm: str = "batch",
+    ):  # fmt: skip
         super().__init__()
         inner = inner or dim
         self.first = nn.Linear(dim_in, inner)
-        self.rest = nn.Sequential(norm_named("batch", inner), activation_named(activation), nn.Linear(inner, dim))
+        self.rest = nn.Sequential(norm_named(norm, inner), activation_named(activation), nn.Linear(inner, dim))
         self.edge = nn.Linear(edge_dim, dim_in) if edge_dim else None
 
     def forward(self, graph: Graph, x: ops.Content, rows: Tensor | None = None) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -14,6 +15,8 @@ from graphssl.data.splits import Split as Split
 from graphssl.data.splits import labelled, link_split
 from graphssl.errors import UserError
 from graphssl.graph import Graph
+
+FEWEST_TO_PART = 100  # nodes of a graph that is worth cutting into ten parts
 
 
 class Graphs(Sequence[Graph]):
@@ -57,6 +60,7 @@ class Dataset:
     node_names: tuple[Any, ...] | None = None  # the user's own names of nodes, for exports
     item_names: tuple[Any, ...] | None = None  # names of graphs, where known
     with_val: Graph | None = None  # of a link set: ``graph`` with the validation edges; test pairs are in neither
+    nodes: Dataset | None = None  # of a link set: its graph as a node set, with the labels and splits it came with
     from_degrees: bool = False  # x is one-hot degrees, to be made anew where edges are held out
     known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
     raw: Any = None  # the items as they came in
@@ -86,20 +90,19 @@ class Dataset:
     def protocols(self) -> tuple[str, ...]:
         """Names of the protocols that can judge codes here.
 
-        Those of node sets and the decoders of link sets need a default split with rows in each part, dot products one
-        without validation, and numbers such a one, or ten labelled graphs. Labels that no protocol takes yet offer
-        none: several an item, numbers of nodes, and yes/no labels that come as floats (0, 1, NaN where unknown: OGB's
-        molecules), which are no numbers to predict.
+        Those that fit a probe to nodes' labels and the decoders of link sets need a default split with rows in each
+        part, dot products and few labels one without validation, numbers such a one, or ten labelled graphs, and
+        clusters no split. What a graph's edges ask needs edges, and parts of it 100 nodes. A link set offers what its
+        ``nodes`` do after its own. Labels that no protocol takes yet offer none: several an item, numbers of nodes, and
+        yes/no labels that come as floats (0, 1, NaN where unknown: OGB's molecules), which are no numbers to predict.
         """
         if self.task == "link":
-            if not self._has_split():
-                return ("link-dot",) if self._has_split(needs_validation=False) else ()
-            return ("link-dot", "link-mlp", *(() if self.with_val is None else ("link-mlp-valmsg",)))
+            return (*self._of_links(), *self.as_nodes().protocols)
+        if self.task == "node":
+            return (*self._of_labels(), *self._of_edges())
         if self.y is None or self.y.numel() != len(self.y):  # several labels each
             return ()
         y, numbers = self.y.flatten(), self.y.is_floating_point()
-        if self.task == "node":
-            return ("node-linear", "node-knn") if self._has_split() and not numbers else ()
         values = y[labelled(y)]
         if not numbers:
             return ("graph-svm",) if len(values.unique()) > 1 else ()
@@ -107,6 +110,32 @@ class Dataset:
             return ()
         enough = self._has_split(needs_validation=False) if self.splits else len(values) >= 10
         return ("graph-ridge",) if enough else ()
+
+    def _of_links(self) -> tuple[str, ...]:
+        if not self._has_split():
+            return ("link-dot",) if self._has_split(needs_validation=False) else ()
+        return ("link-dot", "link-mlp", *(() if self.with_val is None else ("link-mlp-valmsg",)))
+
+    def _of_labels(self) -> tuple[str, ...]:
+        """Of the protocols for nodes, those about their classes."""
+        if self.y is None or self.y.numel() != len(self.y) or self.y.is_floating_point():
+            return ()
+        some = self._has_split(needs_validation=False)
+        offered = {
+            "node-linear": self._has_split(),
+            "node-knn": self._has_split(),
+            "node-cluster": len(self.y[labelled(self.y.flatten())].unique()) > 1,
+            "node-few-shot": some,
+        }
+        return tuple(name for name, fits in offered.items() if fits)
+
+    def _of_edges(self) -> tuple[str, ...]:
+        """Of the protocols for nodes, those about what the graph's edges tell; parts need METIS, too."""
+        source, target = self.graph.edge_index
+        if not (source != target).any():
+            return ()
+        parts = self.graph.num_nodes >= FEWEST_TO_PART and find_spec("pymetis") is not None
+        return ("partition", "reconstruct") if parts else ("reconstruct",)
 
     def _has_split(self, needs_validation: bool = True) -> bool:
         """Whether the default split has rows in each part, in all its repeats."""
@@ -128,10 +157,12 @@ class Dataset:
     def link(self, seed: int = 0) -> Dataset:
         """The link set of this graph: training edges as the graph, held-out pairs (5 % and 10 %) as its split.
 
-        Labels and the raw items stay behind, and features made of degrees are made anew from the training edges where
-        the data set knows that they are such (``from_degrees``: sets by name). Degrees that you put into ``x`` yourself
-        count the held-out edges and so give them away: say ``dataset.replace(from_degrees=True).link()`` where ``x`` is
-        ``degree_features`` of this graph, and leave out other features made of edges.
+        Labels and splits of nodes go along in ``nodes``, on the graph of the training edges too, so that codes
+        pretrained on this link set can be judged by all that is known of the nodes. The raw items stay behind, and
+        features made of degrees are made anew from the training edges where the data set knows that they are such
+        (``from_degrees``: sets by name). Degrees that you put into ``x`` yourself count the held-out edges and so give
+        them away: say ``dataset.replace(from_degrees=True).link()`` where ``x`` is ``degree_features`` of this graph,
+        and leave out other features made of edges.
         """
         if self.task != "node":
             raise UserError(f"data set {self.name!r} is about {self.task}s; only a set of one graph has a link set")
@@ -139,16 +170,16 @@ class Dataset:
         if self.from_degrees:
             graph = graph.replace(x=one_hot_degrees(graph.edge_index[1], graph.num_nodes, self.dim - 1))
             with_val = with_val.replace(x=graph.x)  # what the encoder was pretrained on
-        return self.replace(
-            name=f"{self.name}/link",
-            graphs=[graph],
-            task="link",
-            y=None,
-            splits={"link": (split,)},
-            with_val=with_val,
-            classes=(),
-            raw=None,
-        )
+        nodes = self.replace(name=f"{self.name}/link", graphs=[graph], raw=None)
+        return nodes.replace(task="link", y=None, splits={"link": (split,)}, with_val=with_val, nodes=nodes, classes=())
+
+    def as_nodes(self) -> Dataset:
+        """This node set, or that of a link set's graph: its ``nodes``, or, where there are none, one without labels."""
+        if self.task != "link":
+            return self
+        if self.nodes is None:
+            return self.replace(task="node", y=None, splits={}, with_val=None)
+        return self.nodes.replace(graphs=self.graphs)
 
     def replace(self, **changes: Any) -> Dataset:
         return replace(self, **changes)

@@ -21,6 +21,10 @@ class Full:
     def __call__(self, step: int) -> Graph:
         return self.graph
 
+    def sample(self) -> Graph:
+        """A Graph to look at codes on, the same at each call."""
+        return self.graph
+
     def largest(self) -> tuple[int, int]:
         """Nodes and edges of the largest batch."""
         return self.graph.num_nodes, self.graph.num_edges
@@ -44,6 +48,10 @@ class Batches:
             self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.graphs))
         chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size]
         return Graph.stack([self.graphs[i] for i in chosen]).to(self.device)
+
+    def sample(self) -> Graph:
+        """A Graph to look at codes on, the same at each call: the first 64 graphs."""
+        return Graph.stack(self.graphs[:64]).to(self.device)
 
     def largest(self) -> tuple[int, int]:
         """Nodes and edges of the largest batch that could be drawn."""

@@ -26,6 +26,10 @@ class Method(nn.Module, ABC):
         """The one scalar to differentiate: the sum, unless a method says otherwise."""
         return torch.stack(list(losses.values())).sum()
 
+    def logged(self) -> dict[str, Tensor]:
+        """Numbers of the last step for the log beside its losses."""
+        return {}
+
     def after_step(self, progress: float) -> None:
         """Called after each optimizer step with the fraction of training done; teachers move here."""
 

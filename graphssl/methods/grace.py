@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Generator, Tensor, nn
 
-from graphssl.augment import Drop
+from graphssl.augment import AdaptiveDrop, Drop
 from graphssl.encoder import Encoder
 from graphssl.graph import Graph
 from graphssl.heads import mlp
@@ -16,16 +16,22 @@ from graphssl.methods.base import Method
 
 
 class GRACE(Method):
-    """Pulls the two views of each node together and pushes all other nodes of both views away."""
+    """Pulls the two views of each node together and pushes all other nodes of both views away, or ``negatives`` drawn.
 
-    def __init__(self, encoder: Encoder, hidden: int, views: tuple[Drop, Drop], tau: float):
+    ``negatives`` None takes all others, as the paper does.
+    """
+
+    def __init__(
+        self, encoder: Encoder, hidden: int, views: tuple[Drop | AdaptiveDrop, Drop | AdaptiveDrop], tau: float,
+        negatives: int | None = None,
+    ):  # fmt: skip
         super().__init__()
-        self.encoder, self.views, self.tau = encoder, views, tau
+        self.encoder, self.views, self.tau, self.negatives = encoder, views, tau, negatives
         self.project = mlp(encoder.dim, hidden, encoder.dim, nn.ELU)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         a, b = (self.project(self.encoder(view(graph, generator))) for view in self.views)
-        return {"contrast": info_nce(a, b, self.tau, symmetric=True)}
+        return {"contrast": info_nce(a, b, self.tau, True, True, self.negatives, generator)}
 
     def step_bytes(self, nodes: int, edges: int) -> int:
         """Two views, and of each its projection and the rows of the loss; the similarities are never kept."""

@@ -16,9 +16,11 @@ from graphssl.probes.base import (
     list_protocols,
     register,
 )
+from graphssl.probes.cluster import node_cluster
 from graphssl.probes.graph import graph_ridge, graph_svm
 from graphssl.probes.link import EDGE_EXPOSURE, link_dot, link_mlp, link_mlp_valmsg
-from graphssl.probes.node import node_knn, node_linear
+from graphssl.probes.node import node_few_shot, node_knn, node_linear
+from graphssl.probes.topology import partition, reconstruct
 
 __all__ = [
     "EDGE_EXPOSURE",
@@ -40,7 +42,11 @@ __all__ = [
     "link_mlp",
     "link_mlp_valmsg",
     "list_protocols",
+    "node_cluster",
+    "node_few_shot",
     "node_knn",
     "node_linear",
+    "partition",
+    "reconstruct",
     "register",
 ]

@@ -56,7 +56,7 @@ class Protocol:
 
     name: str
     version: int
-    task: str  # "node", "graph" or "link"
+    task: str  # "node" (of node sets, and of the graphs of link sets), "graph" or "link"
     metric: str
     higher_is_better: bool
     about: str  # one sentence: split source, label budget, probe and grid, selection, repeats
@@ -92,12 +92,15 @@ def get_protocol(name: str) -> Protocol:
 def judge(codes: Any, dataset: Dataset, protocol: str, seed: int = 0, notes: Iterable[str] = ()) -> Outcome:
     """Judges ``codes`` [N, D] of the nodes (or [B, D] of the graphs) of ``dataset`` by the protocol of that name.
 
-    ``codes`` may be a tensor, an array or sparse rows, and LinkCodes of them on a link set; ``notes`` are added to the
-    outcome's own. The global random state is neither used nor changed. Raises UserError where the protocol does not fit
-    the data set, labels or splits are missing, or the codes have another number of rows or values that are not finite.
+    ``codes`` may be a tensor, an array or sparse rows, and LinkCodes of them on a link set, where a protocol for nodes
+    judges those of the training graph; ``notes`` are added to the outcome's own. The global random state is neither
+    used nor changed. Raises UserError where the protocol does not fit the data set, labels or splits are missing, or
+    the codes have another number of rows or values that are not finite.
     """
-    chosen = get_protocol(protocol)
-    _check_fit(chosen, dataset)
+    chosen, asked = get_protocol(protocol), dataset
+    if chosen.task == "node" and dataset.task == "link":
+        dataset, codes = dataset.as_nodes(), codes.codes if isinstance(codes, LinkCodes) else codes
+    _check_fit(chosen, dataset, asked)
     outcome = chosen.judge(_check(codes, dataset), dataset, seed)
     return replace(outcome, notes=(*outcome.notes, *notes))
 
@@ -106,17 +109,17 @@ def _offers(dataset: Dataset) -> str:
     return f"it offers {', '.join(dataset.protocols)}" if dataset.protocols else "it offers no protocol"
 
 
-def _check_fit(protocol: Protocol, dataset: Dataset) -> None:
+def _check_fit(protocol: Protocol, dataset: Dataset, asked: Dataset) -> None:
     if protocol.task != dataset.task:
         raise UserError(
             f"{protocol.name} judges codes on {protocol.task} sets, but {dataset.name!r} is a {dataset.task} set; "
-            f"{_offers(dataset)}"
+            f"{_offers(asked)}"
         )
     if protocol.labels is None:
         return
     if dataset.y is None:
         raise UserError(
-            f"{protocol.name} needs labels, but data set {dataset.name!r} has none (y is None); {_offers(dataset)}"
+            f"{protocol.name} needs labels, but data set {dataset.name!r} has none (y is None); {_offers(asked)}"
         )
     if dataset.y.ndim > 2 or (dataset.y.ndim == 2 and dataset.y.size(1) != 1):
         raise UserError(
@@ -127,7 +130,7 @@ def _check_fit(protocol: Protocol, dataset: Dataset) -> None:
     if kind != protocol.labels:
         raise UserError(
             f"{protocol.name} needs labels that are {protocol.labels}, but those of {dataset.name!r} are {kind} "
-            f"({dataset.y.dtype}); {_offers(dataset)}"
+            f"({dataset.y.dtype}); {_offers(asked)}"
         )
 
 
@@ -210,9 +213,10 @@ class Exams(Generic[T]):
 
     exams: Iterator[Exam[T]]
     count: int
-    each: str  # "split" or "fold"
+    each: str  # "split", "fold" or "draw"
     metrics: Mapping[str, Metric]  # by name, the headline and what selection goes by first
     notes: tuple[str, ...] = ()
+    fits: str = "probe initialisations"  # what several fits of a single repeat differ in
 
 
 @dataclass(frozen=True)
@@ -255,7 +259,7 @@ class Examiner(Generic[T]):
         if chosen:
             times = [f"{what} ({count} of {repeats})" if repeats > 1 else what for what, count in chosen.most_common()]
             notes = (*notes, f"{', '.join(times)}, chosen without test labels")
-        each = f"{exams.each}s" if exams.count > 1 else "probe initialisations"
+        each = f"{exams.each}s" if exams.count > 1 else exams.fits
         return Outcome(
             score=float(headline.mean()),
             std=float(headline.std(correction=0)) if repeats > 1 else None,

@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
-from sklearn.metrics import average_precision_score
+from scipy.optimize import linear_sum_assignment
+from sklearn.metrics import (
+    adjusted_rand_score,
+    average_precision_score,
+    f1_score,
+    normalized_mutual_info_score,
+)
+from sklearn.metrics.cluster import contingency_matrix
 from torch import Tensor
 
 from graphssl.errors import UserError
@@ -67,6 +75,61 @@ def _parts(scores: Tensor, truth: Tensor, metric: str) -> tuple[Tensor, Tensor]:
             f"{metric} is undefined for rows of a single class; give rows of both classes to every part of the split"
         )
     return above, below
+
+
+def ranking_precision(scores: Tensor, relevant: Tensor) -> Tensor:
+    """Average precision of each row's ranking: ``scores`` [S, M], booleans ``relevant`` [..., S, M] -> [..., S].
+
+    Row by row the figure of ``average_precision``, so that equal scores share a place; 0 where nothing is relevant.
+    """
+    scores, order = scores.sort(1, descending=True)
+    right = relevant.gather(-1, order.expand_as(relevant))
+    last = torch.ones_like(order, dtype=torch.bool)
+    last[:, :-1] = scores[:, :-1] != scores[:, 1:]
+    # Of equal scores all count at the last one's place: the next place that ends a run of them.
+    place = torch.arange(scores.size(1)).expand_as(order)
+    end = place.masked_fill(~last, scores.size(1)).flip(1).cummin(1).values.flip(1)
+    precision = right.cumsum(-1).gather(-1, end.expand_as(right)).double() / (end + 1)
+    return 100 * (precision * right).sum(-1) / right.sum(-1).clamp(min=1)
+
+
+def mutual_information(clusters: Tensor, truth: Tensor) -> Tensor:
+    """Mutual information over the mean of the two entropies (NMI): ``clusters`` [I, M], ``truth`` [M] -> [I]."""
+    return _each(clusters, lambda row: normalized_mutual_info_score(truth.numpy(), row, average_method="arithmetic"))
+
+
+def adjusted_rand(clusters: Tensor, truth: Tensor) -> Tensor:
+    """Share of the pairs of rows on which clusters and classes agree, 0 by chance (ARI): [I, M], [M] -> [I]."""
+    return _each(clusters, lambda row: adjusted_rand_score(truth.numpy(), row))
+
+
+def matched_accuracy(clusters: Tensor, truth: Tensor) -> Tensor:
+    """Accuracy when each cluster stands for the class that makes it highest (ACC): [I, M], [M] -> [I]."""
+    return _each(clusters, lambda row: float((_matched(row, truth.numpy()) == truth.numpy()).mean()))
+
+
+def matched_f1(clusters: Tensor, truth: Tensor) -> Tensor:
+    """Mean of the classes' F1 when clusters stand for classes as in ``matched_accuracy``: [I, M], [M] -> [I]."""
+
+    def f1(row: np.ndarray) -> float:
+        return f1_score(
+            truth.numpy(), _matched(row, truth.numpy()), labels=np.unique(truth), average="macro", zero_division=0.0
+        )
+
+    return _each(clusters, f1)
+
+
+def _each(clusters: Tensor, figure: Callable[[np.ndarray], float]) -> Tensor:
+    return torch.tensor([100 * figure(row) for row in clusters.numpy()], dtype=torch.double)
+
+
+def _matched(clusters: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """The class that each row's cluster stands for, each class once at most; -1 for a cluster that stands for none."""
+    classes, groups = np.unique(truth), np.unique(clusters)
+    row, column = linear_sum_assignment(contingency_matrix(truth, clusters), maximize=True)
+    stands_for = np.full(len(groups), -1, dtype=np.int64)
+    stands_for[column] = classes[row]
+    return stands_for[np.searchsorted(groups, clusters)]
 
 
 def mean_absolute_error(values: Tensor, truth: Tensor) -> Tensor:

@@ -1,14 +1,30 @@
-"""Protocols for codes of nodes: a linear layer, and the nearest neighbours."""
+"""Protocols for codes of nodes: a linear layer, the nearest neighbours, and a few labels."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor
 
-from graphssl.data.dataset import Dataset
+from graphssl.data.dataset import Dataset, Split
 from graphssl.errors import UserError
-from graphssl.probes.base import Examiner, Exams, Fitted, Protocol, Seen, default_splits, register, row_exam
+from graphssl.probes.base import (
+    Exam,
+    Examiner,
+    Exams,
+    Fitted,
+    Protocol,
+    Seen,
+    default_splits,
+    labels,
+    register,
+    row_exam,
+)
 from graphssl.probes.metrics import Metric, accuracy, class_auc
 
 WEIGHT_DECAYS = (0.0, 1e-4, 1e-3, 1e-2)
@@ -22,18 +38,29 @@ NEIGHBOURS = (1, 5, 10, 20)
 TEMPERATURE = 0.07
 CHUNK = 1024  # rows whose similarities are held at once
 
+SHOTS = (5, 3, 1)  # labels a class
+DRAWS = 10
+DRAW_SEED = 0
+PENALTY = 1.0  # C of the logistic regression
+
 
 def set_node_exams(codes: Tensor, dataset: Dataset) -> Exams[Tensor]:
     """One exam for each repeat of the data set's default split, scored by the data set's metric."""
-    y, name = _y(dataset), "AUC" if dataset.metric == "auc" else "accuracy"
-    splits = default_splits(dataset)
-    metric: Metric = class_auc if name == "AUC" else accuracy
-    if name == "AUC" and any(int(y[torch.cat([s.train, s.val])].max()) > 1 for s in splits):
+    y, splits = _y(dataset), default_splits(dataset)
+    name, metric = _metric(dataset, splits)
+    exams = (row_exam(codes, y, s.train, s.val, s.test, metric, dataset.name) for s in splits)
+    return Exams(exams, len(splits), "split", {name: metric})
+
+
+def _metric(dataset: Dataset, splits: tuple[Split, ...]) -> tuple[str, Metric]:
+    """What the data set asks for, by name."""
+    if dataset.metric != "auc":
+        return "accuracy", accuracy
+    if any(int(_y(dataset)[torch.cat([s.train, s.val])].max()) > 1 for s in splits):
         raise UserError(
             f"data set {dataset.name!r} asks for AUC, which needs the two classes 0 and 1; use metric='accuracy'"
         )
-    exams = (row_exam(codes, y, s.train, s.val, s.test, metric, dataset.name) for s in splits)
-    return Exams(exams, len(splits), "split", {name: metric})
+    return "AUC", class_auc
 
 
 def _y(dataset: Dataset) -> Tensor:
@@ -130,6 +157,55 @@ def fit_knn(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:
     return Fitted(lambda rows: {"": votes(rows, (k,))[0][None]}, (f"k = {k}",))
 
 
+def set_few_exams(codes: Tensor, dataset: Dataset) -> Exams[Tensor]:
+    """Ten exams, in each a few training rows a class, drawn from those that the default split does not test.
+
+    Where the split is repeated, draws go through its repeats in turn. A class with fewer rows gives all it has.
+    """
+    y, splits = _y(dataset), default_splits(dataset, needs_validation=False)
+    name, metric = _metric(dataset, splits)
+
+    def exams() -> Iterator[Exam[Tensor]]:
+        for draw in range(DRAWS):
+            split = splits[draw % len(splits)]
+            train = _draw(y, torch.cat([split.train, split.val]), np.random.default_rng([DRAW_SEED, draw]))
+            yield row_exam(codes, y, train, train[:0], split.test, metric, dataset.name)
+
+    return Exams(exams(), DRAWS, "draw", {name: metric})
+
+
+def _draw(y: Tensor, rows: Tensor, rng: np.random.Generator) -> Tensor:
+    """Up to ``max(SHOTS)`` of ``rows`` of each class, one class after another."""
+    order = rows[torch.from_numpy(rng.permutation(len(rows)))]
+    classes = labels(y, order)
+    return torch.cat([order[classes == c][: max(SHOTS)] for c in classes.unique()])
+
+
+def fit_few(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:
+    """Logistic regression on codes of length one, for each number of labels; nothing is chosen and nothing is random.
+
+    As eval/meta_eval.py, github.com/WangYueFt/rfs, commit 9337f9b (arXiv:2003.11539).
+    """
+    train, y = F.normalize(seen.train).double(), seen.train_y
+    each = F.one_hot(y).cumsum(0).gather(1, y[:, None]).squeeze(1)  # the how manieth of its class a row is
+    models = {}
+    with threadpool_limits(1):
+        for shots in SHOTS:
+            some = each <= shots
+            model = LogisticRegression(C=PENALTY, max_iter=1000, random_state=0)
+            models[shots] = model.fit(train[some].numpy(), y[some].numpy())
+
+    def predict(rows: Tensor) -> dict[str, Tensor]:
+        unit, out = F.normalize(rows).double().numpy(), {}
+        for shots, model in models.items():
+            shares = torch.zeros(1, len(rows), seen.num_classes, dtype=torch.double)
+            shares[0, :, torch.from_numpy(model.classes_)] = torch.from_numpy(model.predict_proba(unit))
+            out[f"{shots} label{'s' if shots > 1 else ''} a class"] = shares
+        return out
+
+    return Fitted(predict)
+
+
 _SPLIT = "The data set's own default split in all its repeats; labels of its training nodes only;"
 _METRIC = "accuracy, or ROC AUC where the data set asks for it;"
 
@@ -161,5 +237,21 @@ node_knn = register(
         f"{TEMPERATURE:g}), their number of {', '.join(map(str, NEIGHBOURS))} chosen on validation; {_METRIC} nothing "
         "is random.",
         judge=Examiner(set_node_exams, fit_knn),
+    )
+)
+
+node_few_shot = register(
+    Protocol(
+        name="node-few-shot",
+        version=1,
+        task="node",
+        metric="accuracy",
+        higher_is_better=True,
+        about="Test nodes of the data set's own default split; labels of "
+        f"{', '.join(map(str, SHOTS[:-1]))} and {SHOTS[-1]} nodes a class, drawn from its training and validation "
+        f"nodes; logistic regression on codes scaled to length one, C = {PENALTY:g} as no labels are left to choose it "
+        f"by; {_METRIC} the score is that with {SHOTS[0]} labels a class; {DRAWS} draws, from the repeats of the split "
+        "in turn.",
+        judge=Examiner(set_few_exams, fit_few),
     )
 )

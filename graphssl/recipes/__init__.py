@@ -1,6 +1,27 @@
 """The papers' settings, one typed function a method."""
 
-from graphssl.recipes import bandana, bgrl, gae, grace, graphmae, graphmae2, maskgae, s2gae
+from graphssl.recipes import (
+    bandana,
+    baselines,
+    bgrl,
+    cca_ssg,
+    dgi,
+    fastrp,
+    gae,
+    grace,
+    graphcl,
+    graphmae,
+    graphmae2,
+    infograph,
+    line,
+    maskgae,
+    paretognn,
+    s2gae,
+    scgc,
+    selftask,
+    sgc,
+    simgrace,
+)
 from graphssl.recipes.base import Plan as Plan
 from graphssl.recipes.base import Published as Published
 from graphssl.recipes.base import Recipe as Recipe
@@ -18,15 +39,27 @@ __all__ = [
     "Select",
     "Spec",
     "bandana",
+    "baselines",
     "bgrl",
+    "cca_ssg",
+    "dgi",
+    "fastrp",
     "gae",
     "get_recipe",
     "grace",
+    "graphcl",
     "graphmae",
     "graphmae2",
+    "infograph",
+    "line",
     "list_methods",
     "maskgae",
+    "paretognn",
     "parse",
     "recipe",
     "s2gae",
+    "scgc",
+    "selftask",
+    "sgc",
+    "simgrace",
 ]

@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from graphssl.backbones import Backbone, backbone, foreign
+from graphssl.balance import BALANCES, MGDA, Balance, Uncertainty
 from graphssl.data import Dataset, Transform
 from graphssl.encoder import Encoder
 from graphssl.errors import UserError, unknown
@@ -211,16 +212,22 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "edges_2",
             "features_1",
             "features_2",
+            "features",
+            "edges",
             "warmup",
             "discrete",
             "drop_edges",
+            "ratio",
         ),
         SHARE,
     ),
     **dict.fromkeys(("replace", "momentum"), WHOLE_SHARE),
-    **dict.fromkeys(("mask", "mask_end", "remask"), ("above 0 and up to 1", lambda v: 0 < v <= 1)),
+    **dict.fromkeys(("mask", "mask_end", "remask", "kept"), ("above 0 and up to 1", lambda v: 0 < v <= 1)),
+    **dict.fromkeys(("beta", "gamma", "clusters"), NOT_NEGATIVE),
+    **dict.fromkeys(("groups", "hops", "walks", "content_nodes", "negative_nodes", "samples"), COUNT),
+    "warmup_lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
     "head_lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
-    **dict.fromkeys(("weight_decay", "seed", "degree", "latent"), NOT_NEGATIVE),
+    **dict.fromkeys(("weight_decay", "seed", "degree", "latent", "weight", "eta"), NOT_NEGATIVE),
     "epochs": ("0 (untrained) or more", lambda v: v >= 0),
 }
 
@@ -267,6 +274,27 @@ def selecting(spec: Spec, select: bool, how: Select) -> Select | None:
     if select and spec.task == "graph":
         raise UserError("select needs one graph whose edges can be held out; leave it out for a list of graphs")
     return how if select else None
+
+
+def names_in(words: str, pool: Iterable[str], what: str) -> list[str]:
+    """The names in ``words``, which commas part, or all of ``pool`` for "all"; UserError for one that is unknown."""
+    known = list(pool)
+    names = known if words == "all" else [name.strip() for name in words.split(",")]
+    for name in names:
+        if name not in known:
+            raise unknown(what, name, known)
+    if len(set(names)) < len(names):
+        raise UserError(f"{what}s {words!r} name one twice; name each once")
+    return names
+
+
+def balance_named(name: str, tasks: int) -> Balance:
+    """A new Balance of so many tasks by its name in ``BALANCES``; "mgda-raw" is MGDA on gradients as they are."""
+    if name == "mgda-raw":
+        return MGDA(normalize=False)
+    if name not in BALANCES:
+        raise unknown("balance", name, [*BALANCES, "mgda-raw"])
+    return Uncertainty(tasks) if name == "uncertainty" else BALANCES[name]()
 
 
 def backbone_of(encoder: str | nn.Module, dim_in: int, widths: list[int], **options: Any) -> Backbone:

@@ -32,11 +32,11 @@ def warmed_up(share: float):
 )  # fmt: skip
 def bgrl(
     spec: Spec, *, encoder: str | nn.Module = "gcn", width: int = 256, inner: int = 512, hidden: int = 512,
-    layers: int = 2,
-    heads: int = 1, norm: str = "batch", residual: bool = False, activation: str = "prelu", pool: str = "mean",
-    edges_1: float = 0.3, edges_2: float = 0.3, features_1: float = 0.2, features_2: float = 0.3,
-    momentum: float = 0.99, lr: float = 5e-4, weight_decay: float = 1e-5, warmup: float = 0.1, epochs: int = 200,
-    batch_size: int | None = None, clip: float | None = None,
+    layers: int = 2, heads: int = 1, dropout: float = 0.0, attention_dropout: float = 0.0, norm: str = "batch",
+    residual: bool = False, activation: str = "prelu", pool: str = "mean", edges_1: float = 0.3, edges_2: float = 0.3,
+    features_1: float = 0.2, features_2: float = 0.3, momentum: float = 0.99, lr: float = 5e-4,
+    weight_decay: float = 1e-5, warmup: float = 0.1, epochs: int = 200, batch_size: int | None = None,
+    clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Prediction of a slow teacher's codes across two random views.
 
@@ -50,8 +50,8 @@ def bgrl(
     ``warmup`` is the share of training in which the learning rate rises.
     """
     body = backbone_of(
-        encoder, spec.dim, [inner] * (layers - 1) + [width], heads=heads, norm=norm, residual=residual,
-        activation=activation,
+        encoder, spec.dim, [inner] * (layers - 1) + [width], heads=heads, dropout=dropout,
+        attention_dropout=attention_dropout, norm=norm, residual=residual, activation=activation,
     )  # fmt: skip
     views = Drop(features_1, edges_1), Drop(features_2, edges_2)
     return Plan(

@@ -228,7 +228,7 @@ def test_labelled_nodes_without_masks_get_a_random_split():
     assert lengths(dataset) == [(4, 4, 22)] * 10
     few = to_dataset(Data(x=torch.ones(8, 1), edge_index=RING, y=torch.arange(8) % 2))  # ten labels are needed
     assert few.splits == {}
-    assert few.protocols == ()
+    assert few.protocols == ("node-cluster", "reconstruct")  # those that need no split
 
 
 def test_bags_of_words_are_sparse():
@@ -483,13 +483,17 @@ def test_protocols_that_can_run():
     unchosen = {"mine": (Split(one, nobody, two),)}
     assert graph_set([0.5, 1.0, 2.0], splits=unchosen).protocols == ("graph-ridge",)
     nodes = to_dataset(data(y=torch.tensor([0, 1, 1])))
-    assert nodes.protocols == ()
-    assert nodes.replace(splits=unchosen).protocols == ()  # a linear layer is chosen on validation rows
+    assert nodes.protocols == ("node-cluster", "reconstruct")
+    assert nodes.replace(y=torch.tensor([1, 1, -1])).protocols == ("reconstruct",)
+    assert nodes.replace(graphs=[nodes.graph.keep_edges(torch.zeros(6).bool())], y=None).protocols == ()
+    few = ("node-cluster", "node-few-shot", "reconstruct")  # a linear layer is chosen on validation rows
+    assert nodes.replace(splits=unchosen).protocols == few
     whole = nodes.replace(splits={"mine": (Split(one, two[:1], two[1:]),)})
-    assert whole.protocols == ("node-linear", "node-knn")
-    assert whole.replace(y=torch.tensor([0.5, 1, 2])).protocols == ()
-    assert whole.replace(task="link", y=None).protocols == ("link-dot", "link-mlp")
-    assert whole.replace(task="link", y=None, splits={}).protocols == ()
+    assert whole.protocols == ("node-linear", "node-knn", *few)
+    assert whole.replace(y=torch.tensor([0.5, 1, 2])).protocols == ("reconstruct",)
+    assert whole.replace(task="link", y=None).protocols == ("link-dot", "link-mlp", "reconstruct")
+    assert whole.replace(task="link", nodes=whole).protocols == ("link-dot", "link-mlp", *whole.protocols)
+    assert whole.replace(task="link", y=None, splits={}).protocols == ("reconstruct",)
 
 
 def test_degrees_of_a_users_own_can_be_made_anew_for_links():

@@ -122,12 +122,32 @@ def test_link_sets_have_no_labels():
     assert dataset.graph.num_edges == 2880
     assert link.with_val.num_edges == dataset.graph.num_edges - 2 * 144
     assert dataset.with_val is None
-    assert link.protocols == ("link-dot", "link-mlp", "link-mlp-valmsg")
-    assert link.replace(with_val=None).protocols == ("link-dot", "link-mlp")
+    assert link.protocols == ("link-dot", "link-mlp", "link-mlp-valmsg", *dataset.protocols)
+    assert link.replace(with_val=None).protocols == ("link-dot", "link-mlp", *dataset.protocols)
     unchosen = replace(link.splits["link"][0], val=torch.empty(2, 0, dtype=torch.long))
-    assert link.replace(splits={"link": (unchosen,)}).protocols == ("link-dot",)
+    assert link.replace(splits={"link": (unchosen,)}).protocols == ("link-dot", *dataset.protocols)
     with pytest.raises(UserError, match="only a set of one graph"):
         link.link()
+
+
+def test_link_sets_keep_what_is_known_of_the_nodes():
+    dataset = load_dataset("citations-mini")
+    link = dataset.link(seed=2)
+    nodes = link.nodes
+    assert (nodes.name, nodes.task, nodes.nodes, nodes.with_val, nodes.raw) == (link.name, "node", None, None, None)
+    assert nodes.graph is link.graph  # of training edges
+    assert torch.equal(nodes.y, dataset.y)
+    assert (nodes.splits, nodes.classes, nodes.metric) == (dataset.splits, dataset.classes, dataset.metric)
+    assert nodes.protocols == dataset.protocols
+    assert link.as_nodes().graph is link.graph
+    assert link.replace(graphs=[link.with_val]).as_nodes().graph is link.with_val
+    assert dataset.as_nodes() is dataset
+    bare = link.replace(nodes=None).as_nodes()
+    assert (bare.task, bare.y, bare.splits, bare.protocols) == ("node", None, {}, ("partition", "reconstruct"))
+    unlabelled = dataset.replace(y=None, splits={}).link()
+    assert unlabelled.protocols == ("link-dot", "link-mlp", "link-mlp-valmsg", "partition", "reconstruct")
+    degrees = dataset.replace(from_degrees=True).link()
+    assert torch.equal(dense(degrees.nodes.graph.x), dense(degrees.graph.x))
 
 
 def test_too_few_edges():

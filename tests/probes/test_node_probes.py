@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, mean_absolute_error, mean_squared_error, roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
@@ -142,6 +143,65 @@ def test_what_the_spread_is_over():
     assert list(auc.metrics) == ["AUC, last epoch", "AUC, best validation epoch", "AUC, validation"]
     with pytest.raises(UserError, match="needs the two classes 0 and 1"):
         judge(codes, once.replace(metric="auc", y=y + 1), "node-knn")
+
+
+def test_few_labels_are_of_rows_that_are_not_tested_and_nested():
+    g = torch.Generator().manual_seed(0)
+    y = torch.randint(3, (150,), generator=g)
+    codes = torch.arange(150.0)[:, None] + torch.tensor([0.0, 1.0])  # a row says which it is
+    dataset = one_graph(y, 2)
+    exams = probes.set_few_exams(codes, dataset)
+    seen = [(exam.seen, exam.questions, exam.answers()) for exam in exams.exams]
+    assert (exams.count, exams.each, len(seen)) == (10, "draw", 10)
+    drawn = set()
+    for number, (shown, questions, answers) in enumerate(seen):
+        split = dataset.splits["random"][number % 2]
+        rows = shown.train[:, 0].long()
+        assert questions[:, 0].long().tolist() == split.test.tolist()
+        assert torch.equal(answers, y[split.test])
+        assert set(rows.tolist()) <= {*split.train.tolist(), *split.val.tolist()}
+        assert torch.equal(shown.train_y, y[rows])
+        assert shown.train_y.bincount().tolist() == [5, 5, 5]
+        assert len(rows.unique()) == 15
+        assert len(shown.val) == 0
+        drawn |= set(rows.tolist())
+    assert len(drawn) > 40
+    again = probes.set_few_exams(codes, dataset).exams
+    assert all(torch.equal(exam.seen.train, shown.train) for exam, (shown, *_) in zip(again, seen, strict=True))
+
+
+def test_few_labels_go_through_sklearns_logistic_regression():
+    shown, questions, _ = seen(C=4)
+    rows = torch.cat([(shown.train_y == c).nonzero()[:5, 0] for c in (0, 1, 3)])  # class 2 has been drawn by nobody
+    few = Seen(shown.train[rows], shown.train_y[rows], shown.val[:0], shown.val_y[:0], m.accuracy)
+    predicted = probes.fit_few(few, (0,)).predict(questions)
+    assert list(predicted) == ["5 labels a class", "3 labels a class", "1 label a class"]
+    unit = lambda x: x.numpy() / x.norm(dim=1, keepdim=True).numpy()  # noqa: E731
+    for shots, scores in zip((5, 3, 1), predicted.values(), strict=True):
+        used = torch.cat([(few.train_y == c).nonzero()[:shots, 0] for c in (0, 1, 3)])
+        oracle = LogisticRegression(C=1.0, max_iter=1000).fit(unit(few.train[used]), few.train_y[used].numpy())
+        assert scores[0].argmax(1).tolist() == oracle.predict(unit(questions)).tolist()
+        assert scores[0, :, 2].max() == 0
+    outcome = judge(torch.randn(150, 4), one_graph(torch.arange(150) % 3, 1), "node-few-shot")
+    assert list(outcome.metrics) == [f"accuracy, {name}" for name in predicted]
+    assert (outcome.std_over, outcome.repeats) == ("10 draws", 10)
+
+
+def test_few_labels_where_a_class_has_fewer_or_the_metric_is_auc():
+    y = torch.zeros(150, dtype=torch.long)
+    dataset = one_graph(y, 1)
+    (split,) = dataset.splits["random"]
+    y[split.train[:3]] = 1
+    y[split.test[::2]] = 1
+    codes = F.one_hot(y).float() + torch.tensor([[0.1, 0.2]])
+    exam = next(probes.set_few_exams(codes, dataset.replace(y=y)).exams)
+    assert exam.seen.train_y.tolist() == [0] * 5 + [1] * 3
+    outcome = judge(codes, dataset.replace(y=y, metric="auc"), "node-few-shot")
+    assert outcome.metrics == {f"AUC, {n} label{'s' * (n > 1)} a class": 100.0 for n in (5, 3, 1)}
+    unchosen = Split(torch.cat([split.train, split.val]), split.val[:0], split.test)
+    dataset = dataset.replace(y=y, splits={"mine": (unchosen,)})
+    assert dataset.protocols == ("node-cluster", "node-few-shot")
+    assert judge(codes, dataset, "node-few-shot").score == 100
 
 
 def test_figures_are_sklearns():

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from graphssl import structure
 from graphssl.data.dataset import Dataset, Graphs, Split
 from graphssl.errors import UserError
 from graphssl.graph import Graph
@@ -26,6 +27,7 @@ from graphssl.probes import (
     judge,
     list_protocols,
     register,
+    topology,
 )
 from graphssl.probes.base import row_exam
 
@@ -34,11 +36,11 @@ NO_EDGES = torch.empty(2, 0, dtype=torch.long)
 
 
 def node_set(y: Tensor, repeats: int = 1, **fields) -> Dataset:
-    """Nodes in random splits: three tenths train, two tenths choose, half tests."""
+    """Nodes of a ring in random splits: three tenths train, two tenths choose, half tests."""
     N, g = len(y), torch.Generator().manual_seed(7)
     orders = [torch.randperm(N, generator=g) for _ in range(repeats)]
     splits = tuple(Split(*order.split([3 * N // 10, N // 5, N - 3 * N // 10 - N // 5])) for order in orders)
-    graph = Graph.build(torch.ones(N, 1), NO_EDGES)
+    graph = Graph.build(torch.ones(N, 1), torch.stack([torch.arange(N), (torch.arange(N) + 1) % N]))
     return Dataset(name="nodes", graphs=[graph], task="node", y=y, splits={"random": splits}, **fields)
 
 
@@ -62,6 +64,12 @@ def link_set(y: Tensor) -> Dataset:
     return Dataset(graphs=graphs[:1], with_val=graphs[1], **fields)
 
 
+def around(count: int) -> Tensor:
+    """Where each node of a ring is, [count, 2]."""
+    angle = 2 * torch.pi * torch.arange(count) / count
+    return torch.stack([angle.cos(), angle.sin()], 1)
+
+
 def given(name: str, codes):
     """``codes`` in the form that the protocol asks for."""
     return LinkCodes(codes, codes) if PROTOCOLS[name].two_graphs else codes
@@ -72,8 +80,11 @@ def example(name: str, count: int = 120, repeats: int = 1) -> tuple[Tensor, Data
     g = torch.Generator().manual_seed(3)
     y = torch.arange(count) % C
     codes = torch.randn(count, 6, generator=g)
-    codes[torch.arange(count), y] += 2
     protocol = PROTOCOLS[name]
+    if protocol.task == "node" and not protocol.labels:
+        codes[:, :2] += 4 * around(count)
+    else:
+        codes[torch.arange(count), y] += 2
     if protocol.task == "node":
         return codes, node_set(y, repeats)
     if protocol.task == "link":
@@ -84,11 +95,16 @@ def example(name: str, count: int = 120, repeats: int = 1) -> tuple[Tensor, Data
 def perfect(name: str, dataset: Dataset) -> Tensor:
     if dataset.task == "link":
         return torch.eye(C)[torch.arange(dataset.graph.num_nodes) % C]
+    if name == "reconstruct":
+        return around(dataset.graph.num_nodes)
+    if name == "partition":
+        return torch.eye(10)[structure.partition(dataset.graph, 10, topology.SEED)]
     assert dataset.y is not None
     return dataset.y[:, None] if dataset.y.is_floating_point() else torch.eye(C)[dataset.y]
 
 
 every_protocol = pytest.mark.parametrize("name", sorted(PROTOCOLS))
+every_exam = pytest.mark.parametrize("name", [n for n in sorted(PROTOCOLS) if isinstance(PROTOCOLS[n].judge, Examiner)])
 labelled_protocol = pytest.mark.parametrize("name", [n for n in sorted(PROTOCOLS) if PROTOCOLS[n].labels])
 
 
@@ -129,15 +145,18 @@ class Witness:
         return replace(fitted, predict=predict)
 
 
-@every_protocol
+EXAMS = {"node-cluster": 1, "partition": 1, "node-few-shot": 10}
+
+
+@every_exam
 def test_test_labels_are_read_once_a_repeat_after_the_predictions(name):
     codes, dataset = example(name, repeats=3)
     witness = Witness(PROTOCOLS[name].judge)
     outcome = witness.examiner(given(name, codes), dataset, 0)
     events = [event for event in witness.events if event != "validate"]
-    exams = 10 if PROTOCOLS[name].task == "graph" else 3 if PROTOCOLS[name].task == "node" else 1
+    exams = EXAMS.get(name, {"graph": 10, "node": 3, "link": 1}[PROTOCOLS[name].task])
     assert events == ["fit", "predict", "answers"] * exams
-    assert outcome.repeats == (3 if name.startswith("link-mlp") else exams)
+    assert outcome.repeats == (max(exams, PROTOCOLS[name].judge.initialisations) if exams == 1 else exams)
 
 
 def spied(y: Tensor) -> tuple[Tensor, list]:
@@ -162,7 +181,16 @@ def test_a_spy_on_the_labels_sees_each_part_of_each_repeat_once(name):
     codes, dataset = example(name, repeats=2)
     y, reads = spied(dataset.y)
     assert judge(codes, dataset.replace(y=y), name) == judge(codes, dataset, name)
-    if dataset.task == "node":
+    if name == "node-cluster":  # without parts: how many classes there are, and what answers are read from
+        assert reads == ["flatten"]
+    elif name == "node-few-shot":  # draws look at what is not tested, by turns
+        one, two = dataset.splits["random"]
+        for place, split in enumerate(5 * [one, two]):
+            drawn, train, nothing, test = reads[4 * place : 4 * place + 4]
+            assert sorted(drawn) == sorted([*split.train.tolist(), *split.val.tolist()])
+            assert (set(train) < set(drawn), nothing, test) == (True, [], split.test.tolist())
+        assert len(reads) == 40
+    elif dataset.task == "node":
         expected = [part for split in dataset.splits["random"] for part in (split.train, split.val, split.test)]
         assert sorted(reads) == sorted(part.tolist() for part in expected)
     else:  # dealing rows out to folds comes first, and reads classes (or which numbers are missing) once
@@ -174,10 +202,11 @@ def test_a_spy_on_the_labels_sees_each_part_of_each_repeat_once(name):
         assert len(folds) == 20
 
 
-@every_protocol
-def test_other_test_labels_change_the_score_and_nothing_else(name):
+@every_exam
+def test_other_test_labels_change_the_score_and_nothing_else(name, monkeypatch):
     codes, dataset = example(name)
     protocol = PROTOCOLS[name]
+    other = dataset
     if dataset.task == "node":
         split = dataset.splits["random"][0]
         y = dataset.y.clone()
@@ -202,7 +231,13 @@ def test_other_test_labels_change_the_score_and_nothing_else(name):
         other = dataset.replace(y=y)
     first, second = Witness(protocol.judge), Witness(protocol.judge)
     codes = given(name, codes)
-    before, after = first.examiner(codes, dataset, 0), second.examiner(codes, other, 0)
+    before = first.examiner(codes, dataset, 0)
+    if name == "partition":
+        part = structure.partition(dataset.graph, topology.PARTS, topology.SEED)
+        (split,) = topology.random_splits(len(part), 1, topology.SEED)
+        part[split.test] = (part[split.test] + 1) % topology.PARTS
+        monkeypatch.setattr(structure, "partition", lambda graph, parts, seed: part)
+    after = second.examiner(codes, other, 0)
     for a, b in zip(first.predictions, second.predictions, strict=True):
         half = a.size(1) // 2
         if dataset.task == "link":  # a matrix product may round a row by its place
@@ -225,6 +260,10 @@ def test_shuffled_labels_land_at_chance(name):
         constant = float((dataset.y - dataset.y.mean()).abs().mean())
         assert outcome.score > 0.95 * constant
         assert informed.score < 0.8 * constant
+        return
+    if name == "node-cluster":
+        assert abs(outcome.metrics["ARI"]) < 3
+        assert informed.metrics["ARI"] > 30
         return
     rows = 400 if dataset.task == "graph" else 200
     bound = 4 * 100 * (1 / C * (1 - 1 / C) / rows) ** 0.5
@@ -274,7 +313,7 @@ def test_a_spy_on_a_link_split_sees_test_answers_read_once_at_the_end(name):
 
 @every_protocol
 def test_perfect_codes_are_perfect(name):
-    _, dataset = example(name)
+    _, dataset = example(name, count=1000 if name == "partition" else 120)  # a tenth of them has some of each part
     outcome = judge(given(name, perfect(name, dataset)), dataset, name)
     if PROTOCOLS[name].higher_is_better:
         assert set(outcome.metrics.values()) == {100.0}
@@ -325,7 +364,7 @@ def test_codes_that_do_not_fit_are_named(name):
 def test_a_set_of_another_task_is_refused_with_what_it_offers(name):
     codes, dataset = example(name)
     assert name in dataset.protocols
-    other = "node-linear" if dataset.task != "node" else "graph-svm"
+    other = "node-linear" if dataset.task == "graph" else "graph-svm"
     with pytest.raises(UserError, match=f"{other} judges codes on .* it offers {dataset.protocols[0]}"):
         judge(codes, dataset, other)
     assert "." not in PROTOCOLS[name].about.replace("0.", "").rstrip(".")  # one sentence
@@ -344,18 +383,20 @@ def test_labels_that_are_missing_or_of_another_kind_are_refused(name):
     assert judge(codes, dataset.replace(y=dataset.y[:, None]), name) == judge(codes, dataset, name)
 
 
-@pytest.mark.parametrize("name", ["node-linear", "node-knn", "graph-svm"])
+@pytest.mark.parametrize("name", ["node-linear", "node-knn", "node-cluster", "node-few-shot", "graph-svm"])
 def test_one_class_is_refused(name):
     codes, dataset = example(name)
     with pytest.raises(UserError, match="all of one class"):
         judge(codes, dataset.replace(y=torch.zeros_like(dataset.y)), name)
 
 
-@pytest.mark.parametrize("name", ["node-linear", "node-knn"])
+@pytest.mark.parametrize("name", ["node-linear", "node-knn", "node-few-shot"])
 def test_splits_that_cannot_be_used_are_refused(name):
     codes, dataset = example(name)
     split, none = dataset.splits["random"][0], torch.empty(0, dtype=torch.long)
     for part, word in (("train", "training"), ("val", "validation"), ("test", "test")):
+        if name == "node-few-shot" and part == "val":
+            continue
         with pytest.raises(UserError, match=f"has no {word} rows"):
             judge(codes, dataset.replace(splits={"mine": (replace(split, **{part: none}),)}), name)
     with pytest.raises(UserError, match="has no split"):
@@ -387,8 +428,9 @@ def test_a_protocol_of_ones_own_takes_one_call(monkeypatch):
 
 def test_the_list():
     links = ["link-dot", "link-mlp", "link-mlp-valmsg"]
-    assert list_protocols() == ["graph-ridge", "graph-svm", *links, "node-knn", "node-linear"]
-    assert list_protocols("node-*") == ["node-knn", "node-linear"]
+    nodes = ["node-cluster", "node-few-shot", "node-knn", "node-linear"]
+    assert list_protocols() == ["graph-ridge", "graph-svm", *links, *nodes, "partition", "reconstruct"]
+    assert list_protocols("node-*") == nodes
     for name in list_protocols():
         assert PROTOCOLS[name].name == name
         assert len(PROTOCOLS[name].about) > 100
