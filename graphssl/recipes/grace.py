@@ -1,4 +1,4 @@
-"""GRACE's settings: CRIPAC-DIG/GRACE at 700be33, config.yaml; for Cora those of SSL-GNN-Project, smaller."""
+"""GRACE's settings: CRIPAC-DIG/GRACE at 700be33, config.yaml."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosi
 INDEPENDENT = "independent reproduction (SSL-GNN-Project), public split; GRACE's own paper uses other splits"
 
 CORA = {
-    "width": 256, "hidden": 256, "activation": "relu", "lr": 1e-3, "edges_1": 0.5, "edges_2": 0.5, "features_1": 0.5,
-    "features_2": 0.5, "tau": 0.4, "epochs": 150,
+    "width": 128, "hidden": 128, "activation": "relu", "lr": 5e-4, "edges_1": 0.2, "edges_2": 0.4, "features_1": 0.3,
+    "features_2": 0.4, "tau": 0.4,
 }  # fmt: skip
 CITESEER = {
     "width": 256, "hidden": 256, "activation": "prelu", "lr": 1e-3, "edges_1": 0.2, "edges_2": 0.0, "features_1": 0.3,
@@ -42,10 +42,8 @@ def grace(
 ) -> Plan:  # fmt: skip
     """Contrast between two random views of each node.
 
-    CiteSeer has the reference's config.yaml, which is meant for other splits: all layers but the last are twice as wide
-    as ``width``. Cora has the drop shares, learning rate and temperature of the reproduction whose figure is cited
-    (CladernyJorn/SSL-GNN-Project at 563de62, configs/best_Grace_configs.yml); of its width 512, dropout 0.6 and 1500
-    epochs, 256, none and 150 are kept, for time. Measured here: benchmarks/results/quality.md. Data without a name: the signature's
+    Cora and CiteSeer have the reference's config.yaml, which is meant for other splits: all layers but the last are
+    twice as wide as ``width``. Measured here: benchmarks/results/quality.md. Data without a name: the signature's
     values for one graph (meant for node classification), and for a list of graphs a GIN in batches of 32 (meant for
     graph classification).
 
