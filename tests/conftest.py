@@ -137,15 +137,6 @@ METHODS: dict[str, Case] = {
     "maskgae": Case("maskgae", {"degree": 0.01, "dropout": 0.2}, skips=EDGELESS),
     "maskgae-edge": Case("maskgae", {"first_width": 8, "masker": "edge", "negatives": "fast"}, skips=EDGELESS),
     "paretognn": Case("paretognn", {"inner": 16, "hidden": 16}, skips=EDGELESS),
-    "paretognn-raw": Case("paretognn", {"inner": 16, "hidden": 8, "balance": "mgda-raw"}, skips=EDGELESS),
-    "paretognn-equal": Case("paretognn", {"inner": 16, "hidden": 8, "balance": "equal"}, skips=EDGELESS),
-    "paretognn-uncertain": Case("paretognn", {"inner": 16, "hidden": 8, "balance": "uncertainty"}, skips=EDGELESS),
-    "paretognn-pcgrad": Case(
-        "paretognn", {"inner": 16, "hidden": 8, "balance": "pcgrad", "tasks": "link,features"}, skips=EDGELESS
-    ),
-    "paretognn-cagrad": Case(
-        "paretognn", {"inner": 16, "hidden": 8, "balance": "cagrad", "tasks": "decorrelation,link"}, skips=EDGELESS
-    ),
     "s2gae": Case("s2gae", {"inner": 16}, skips=EDGELESS),
     "gae": Case("gae", skips=EDGELESS),
     "vgae": Case("vgae", {"encoder": "sage"}, skips=EDGELESS),
@@ -156,7 +147,6 @@ METHODS: dict[str, Case] = {
     "graphcl-gcn": Case("graphcl", {"pool": "mean", "encoder": "gcn", "norm": "layer", "layers": 2}, several=True),
     "infograph": Case("infograph", {"pool": "mean", "layers": 3, "dropout": 0.2}, several=True),
     "simgrace": Case("simgrace", {"pool": "mean", "layers": 3, "eta": 0.3}, several=True),
-    "selftask-all": Case("selftask", {"tasks": "all", "groups": 3}, skips=NO_GROUPS),
     "selftask-attribute-mask": Case("selftask", {"tasks": "attribute-mask"}),
     "selftask-attribute-similarity": Case("selftask", {"tasks": "attribute-similarity"}),
     "selftask-cluster": Case("selftask", {"tasks": "cluster", "groups": 3}, skips=ONE_GRAPH),
