@@ -22,7 +22,17 @@ from graphssl.encoder import Encoder, pool
 from graphssl.errors import UserError
 from graphssl.methods import Method
 from graphssl.monitor import EarlyStop
-from graphssl.pretrained import Pretrained, dataset_of, embed, fingerprint, judge_all, load, subject_of, versions
+from graphssl.pretrained import (
+    Pretrained,
+    dataset_of,
+    embed,
+    fingerprint,
+    judge_all,
+    label_marks,
+    load,
+    subject_of,
+    versions,
+)
 from graphssl.probes import EDGE_EXPOSURE, LinkCodes
 from graphssl.recipes import Recipe, Spec, get_recipe
 from graphssl.recipes.custom import custom
@@ -111,7 +121,7 @@ def pretrain(
     if ancestor is not None:
         store.load_tensors(plan.method, store.tensors_of(ancestor.method), "the run to go on from")
     own = recipe.name == "custom"
-    labels = {mark} if plan.method.sees_labels else set()
+    labels = label_marks(data) if plan.method.sees_labels else set()
     config: dict[str, Any] = {
         "format": store.FORMAT, "method": type(plan.method).__name__ if own else recipe.name, "recipe": recipe.name,
         "settings": {k: v for k, v in chosen.items() if not isinstance(v, nn.Module)},

@@ -12,7 +12,7 @@ from torch import Generator, Tensor
 from graphssl import ops
 from graphssl.errors import unknown
 from graphssl.graph import Graph
-from graphssl.masks import Features
+from graphssl.masks import lowest_in, share
 from graphssl.ops import CSR, Rows, dense, pointers
 
 
@@ -27,20 +27,24 @@ class Drop:
     edges: float
 
     def __post_init__(self):
-        for name, share in (("features", self.features), ("edges", self.edges)):
-            if not 0 <= share < 1:
-                raise ValueError(
-                    f"cannot drop a share of {share} of the {name}; choose one from 0 up to, not including, 1"
-                )
+        _check_share(self.features, "drop", "features")
+        _check_share(self.edges, "drop", "edges")
 
     def __call__(self, graph: Graph, generator: Generator | None = None) -> Graph:
-        columns = ~Features(self.features)(graph, generator)
-        kept = torch.rand(graph.num_edges, generator=generator, device=graph.device) >= self.edges
-        return graph.keep_edges(kept).replace(x=graph.x * columns.to(graph.x.dtype))
+        return _drop(graph, self.features, self.edges, generator)
 
 
 CUT = 0.7  # no probability of AdaptiveDrop is higher, as in GCA's reference code
+LEAST = 1e-8  # what counts as the lowest centrality, so that none is without a log; GCA's reference code adds it
 ROUNDS = 100  # of the two centralities that are worked out in steps
+
+
+def _degree(graph: Graph) -> Tensor:
+    """How many nodes [N] each has an edge with, whichever way it points; with a self-loop it is one of its own."""
+    there, back = graph.edge_index, graph.edge_index.flip(0)
+    target, source = torch.cat([there, back], 1)
+    once = (target * graph.num_nodes + source).unique()
+    return torch.bincount(once // max(graph.num_nodes, 1), minlength=graph.num_nodes).float()
 
 
 def _eigenvector(graph: Graph) -> Tensor:
@@ -64,7 +68,7 @@ def _pagerank(graph: Graph) -> Tensor:
 
 
 CENTRALITIES: dict[str, Callable[[Graph], Tensor]] = {
-    "degree": lambda graph: graph.csr.degree.float(),
+    "degree": _degree,
     "eigenvector": _eigenvector,
     "pagerank": _pagerank,
 }
@@ -78,7 +82,11 @@ class AdaptiveDrop:
     higher the log of its total in central nodes, the less likely a column is zeroed. The shares ``features`` and
     ``edges`` hold on average, up to the cut at 0.7; where nothing is more central than the rest, it is Drop.
     ``by`` is "degree", "eigenvector" or "pagerank". Of bags of words a word counts once a node, as in the reference
-    (CRIPAC-DIG/GCA at cd6a9f0, pGRACE/functional.py).
+    (CRIPAC-DIG/GCA at c6027f7, pGRACE/functional.py); a column that is zero in all nodes is no part of the average.
+
+    The reference later took log(1 + centrality), for nodes without incoming edges (its issue 4, commit 06187df). Ours
+    is the paper's log: eigenvector centralities are far below 1, where log(1 + c) is c, and nearly all edges would be
+    alike.
     """
 
     features: float
@@ -88,17 +96,12 @@ class AdaptiveDrop:
     def __post_init__(self):
         if self.by not in CENTRALITIES:
             raise unknown("centrality", self.by, CENTRALITIES)
-        for name, share in (("features", self.features), ("edges", self.edges)):
-            if not 0 <= share <= CUT:
-                raise ValueError(f"cannot drop a share of {share} of the {name} adaptively; choose one from 0 to {CUT}")
+        _check_share(self.features, "adaptively drop", "features", CUT)
+        _check_share(self.edges, "adaptively drop", "edges", CUT)
 
     def __call__(self, graph: Graph, generator: Generator | None = None) -> Graph:
         columns, edges = graph.remember(f"augment.{self.by}", self._weights)
-        draw = torch.rand(len(columns), generator=generator, device=graph.device)
-        shown = draw >= (columns * self.features).clamp(max=CUT)
-        draw = torch.rand(len(edges), generator=generator, device=graph.device)
-        kept = draw >= (edges * self.edges).clamp(max=CUT)
-        return graph.keep_edges(kept).replace(x=graph.x * shown.to(graph.x.dtype))
+        return _drop(graph, (columns * self.features).clamp(max=CUT), (edges * self.edges).clamp(max=CUT), generator)
 
     def _weights(self, graph: Graph) -> tuple[Tensor, Tensor]:
         """How much likelier than the average each column [F] and each edge [E] is to go."""
@@ -107,18 +110,24 @@ class AdaptiveDrop:
             total = central.new_zeros(x.size(1)).index_add_(0, x.csr.col, central[x.csr.row] * (x.value != 0))
         else:
             total = dense(x).abs().T @ central
-        every = torch.zeros_like(total, dtype=torch.long)
-        return (
-            _rarity(total.log1p(), every, 1),
-            _rarity(central.log1p()[target], graph.batch[target], graph.num_graphs),
-        )
+        columns, found = torch.ones_like(total), total > 0
+        columns[found] = _rarity(total[found], torch.zeros_like(total[found], dtype=torch.long), 1)
+        return columns, _rarity(central[target], graph.batch[target], graph.num_graphs)
 
 
-def _rarity(score: Tensor, part: Tensor, count: int) -> Tensor:
-    """(max - score) / (max - mean) within each part, 1 on average; ``part`` [M] ascends."""
+def _drop(graph: Graph, columns: float | Tensor, edges: float | Tensor, generator: Generator | None) -> Graph:
+    """The graph with columns zeroed and edges removed, each with its own probability, [F] and [E], or all with one."""
+    shown = torch.rand(graph.x.size(1), generator=generator, device=graph.device) >= columns
+    kept = torch.rand(graph.num_edges, generator=generator, device=graph.device) >= edges
+    return graph.keep_edges(kept).replace(x=graph.x * shown.to(graph.x.dtype))
+
+
+def _rarity(central: Tensor, part: Tensor, count: int) -> Tensor:
+    """(max - s) / (max - mean) of s = log ``central`` [M] within each part, 1 on average; ``part`` [M] ascends."""
+    score = central.clamp(min=LEAST).log()
     members = CSR(pointers(part, count), torch.arange(len(score), device=score.device), None, (count, len(score)))
     top, mean = (ops.segment_reduce(members, score, how)[part] for how in ("max", "mean"))
-    varies = top - mean > 1e-5 * top.abs()  # else all are equal, up to rounding
+    varies = top - mean > 1e-4  # else all are equal, up to rounding
     return torch.where(varies, (top - score) / torch.where(varies, top - mean, 1.0), 1.0)
 
 
@@ -148,7 +157,7 @@ class DropNodes:
         _check_share(self.ratio, "drop", "nodes")
 
     def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
-        gone = _some(graph.batch, _share(self.ratio, graph.size, only), generator)
+        gone = _some(self.ratio, graph.batch, graph.size, only, generator)
         return graph.keep_nodes(~gone)
 
 
@@ -165,7 +174,7 @@ class MaskNodes:
         _check_share(self.ratio, "mask", "nodes")
 
     def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
-        shown = ~_some(graph.batch, _share(self.ratio, graph.size, only), generator)
+        shown = ~_some(self.ratio, graph.batch, graph.size, only, generator)
         return graph.replace(x=graph.x * shown[:, None].to(graph.x.dtype))
 
 
@@ -186,7 +195,7 @@ class MoveEdges:
     def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
         N, size = graph.num_nodes, graph.size
         part = graph.batch[graph.edge_index[1]]
-        moved = _some(part, _share(self.ratio, torch.bincount(part, minlength=len(size)), only), generator)
+        moved = _some(self.ratio, part, torch.bincount(part, minlength=len(size)), only, generator)
         own, first = size[part[moved]], (size.cumsum(0) - size)[part[moved]]
         target = _below(own, generator)
         source = (target + 1 + _below(own - 1, generator)) % own
@@ -216,7 +225,7 @@ class Subgraph:
         edges = edges[:, edges[1].argsort(stable=True)]
         ways = CSR(pointers(edges[1], graph.num_nodes), edges[0], None, (graph.num_nodes, graph.num_nodes))
         walked = (size > 0) if only is None else only & (size > 0)
-        wanted = _share(self.ratio, size)[walked].clamp(min=1)
+        wanted = share(self.ratio, size, 1)[walked]
         size, first = size[walked], (size.cumsum(0) - size)[walked]
 
         at = first + _below(size, generator)
@@ -252,15 +261,10 @@ class OneOf:
         return graph
 
 
-def _check_share(ratio: float, verb: str, what: str) -> None:
-    if not 0 <= ratio < 1:
-        raise ValueError(f"cannot {verb} a share of {ratio} of the {what}; choose one from 0 up to, not including, 1")
-
-
-def _share(ratio: float, counts: Tensor, only: Tensor | None = None) -> Tensor:
-    """floor(ratio * count) of each of ``counts`` [B], and 0 where ``only`` [B] is false."""
-    share = (counts.double() * ratio + 1e-9).long()
-    return share if only is None else share * only
+def _check_share(ratio: float, verb: str, what: str, most: float | None = None) -> None:
+    if not (0 <= ratio < 1 if most is None else 0 <= ratio <= most):
+        words = "from 0 up to, not including, 1" if most is None else f"from 0 to {most}"
+        raise ValueError(f"cannot {verb} a share of {ratio} of the {what}; choose one {words}")
 
 
 def _below(limit: Tensor, generator: Generator | None) -> Tensor:
@@ -268,13 +272,11 @@ def _below(limit: Tensor, generator: Generator | None) -> Tensor:
     return (torch.rand(len(limit), generator=generator, device=limit.device, dtype=torch.float64) * limit).long()
 
 
-def _some(part: Tensor, wanted: Tensor, generator: Generator | None) -> Tensor:
-    """True for ``wanted`` [B] random elements of each part; ``part`` says of which one each is, ascending."""
+def _some(ratio: float, part: Tensor, counts: Tensor, only: Tensor | None, generator: Generator | None) -> Tensor:
+    """True for a random share ``ratio`` of the ``counts`` [B] elements of each part, none where ``only`` [B] is false.
+
+    ``part`` [M] says of which one each element is, ascending.
+    """
+    wanted = share(ratio, counts)
     draw = torch.rand(len(part), generator=generator, device=part.device)
-    order = draw.argsort(stable=True)
-    order = order[part[order].argsort(stable=True)]
-    counts = torch.bincount(part, minlength=len(wanted))
-    rank = torch.arange(len(part), device=part.device) - (counts.cumsum(0) - counts)[part]
-    chosen = torch.empty_like(part, dtype=torch.bool)
-    chosen[order] = rank < wanted[part]
-    return chosen
+    return lowest_in(draw, wanted if only is None else wanted * only, part, counts)

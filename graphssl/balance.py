@@ -1,12 +1,13 @@
 """Several losses of one encoder -> one to differentiate.
 
-A Balance maps the losses [T] of T tasks, and where it asks for it the Gram matrix [T, T] of the gradients that they
+A Balance maps the losses of T tasks, and where it asks for it the Gram matrix [T, T] of the gradients that they
 send into the shared encoder, to (total, weights [T]).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -22,15 +23,15 @@ class Balance(nn.Module, ABC):
     needs_gram = False
 
     @abstractmethod
-    def forward(self, losses: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The total to differentiate and the weights [T] of ``losses`` [T]; ``gram`` [T, T] where ``needs_gram``."""
+    def forward(self, losses: Sequence[Tensor], gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The total to differentiate and the weights [T] of T scalars; ``gram`` [T, T] where ``needs_gram``."""
 
 
 class Equal(Balance):
     """The sum: each task weighs one."""
 
-    def forward(self, losses: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        return losses.sum(), torch.ones_like(losses)
+    def forward(self, losses: Sequence[Tensor], gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return torch.stack(list(losses)).sum(), torch.ones(len(losses), device=losses[0].device)
 
 
 class Uncertainty(Balance):
@@ -43,25 +44,30 @@ class Uncertainty(Balance):
         super().__init__()
         self.log_variance = nn.Parameter(torch.zeros(tasks))
 
-    def forward(self, losses: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, losses: Sequence[Tensor], gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
         weights = (-self.log_variance).exp()
-        return (weights * losses + self.log_variance).sum(), weights
+        return (weights * torch.stack(list(losses)) + self.log_variance).sum(), weights
 
 
 class FromGram(Balance):
-    """Weights that are a function of the Gram matrix alone; a task without gradient weighs nothing."""
+    """Weights that are a function of the Gram matrix alone; a task without gradient weighs nothing.
+
+    Weights sum to one (MGDA), about one (CAGrad) or to the number of tasks and more (PCGrad): the same to Adam, not to
+    a clipped gradient.
+    """
 
     needs_gram = True
 
-    def forward(self, losses: Tensor, gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def forward(self, losses: Sequence[Tensor], gram: Tensor | None = None) -> tuple[Tensor, Tensor]:
         assert gram is not None
         found = gram.detach().double().cpu().numpy()
-        told = np.flatnonzero(np.diag(found) > TINY)
+        told = np.flatnonzero(np.isfinite(np.diag(found)) & (np.diag(found) > TINY))
         weights = np.zeros(len(found))
         if len(told):
             weights[told] = self.solve(found[np.ix_(told, told)])
-        chosen = torch.as_tensor(weights, dtype=losses.dtype, device=losses.device)
-        return (chosen * losses).sum(), chosen
+        counted = [weight * loss for weight, loss in zip(weights.tolist(), losses, strict=True) if weight]
+        total = torch.stack(counted or [0 * loss for loss in losses]).sum()  # 0 times what is not finite is not 0
+        return total, torch.as_tensor(weights, dtype=total.dtype, device=total.device)
 
     @abstractmethod
     def solve(self, gram: np.ndarray) -> np.ndarray:
@@ -69,10 +75,12 @@ class FromGram(Balance):
 
 
 class MGDA(FromGram):
-    """The weights, of sum one, whose mixture of gradients is shortest: it lengthens no task's loss, to first order.
+    """The weights, of sum one, whose mixture of gradients is shortest.
 
-    Sener and Koltun 2018, arXiv:1810.04650. With ``normalize`` each gradient is scaled to length one first and the
-    weights are then those of the losses as they are: ParetoGNN's "l2", jumxglhf/ParetoGNN at e6092b0.
+    Sener and Koltun 2018, arXiv:1810.04650: a small step against that mixture raises no task's loss. With
+    ``normalize`` each gradient is scaled to length one first, and the weights are then those of the losses as they are,
+    as in ParetoGNN's code ("l2", jumxglhf/ParetoGNN at e6092b0): no task with long gradients drowns the others, but a
+    step can raise one.
     """
 
     def __init__(self, normalize: bool = True):
@@ -125,12 +133,20 @@ class CAGrad(FromGram):
             return w @ gram @ mean + radius * np.sqrt(max(w @ gram @ w, 0.0) + 1e-12)
 
         simplex = {"type": "eq", "fun": lambda w: w.sum() - 1}
-        w = minimize(worst, mean, bounds=[(0, 1)] * tasks, constraints=simplex, method="SLSQP").x.clip(0)
+        solved = minimize(worst, mean, bounds=[(0, 1)] * tasks, constraints=simplex, method="SLSQP")
+        w = solved.x.clip(0) if solved.success else mean  # the mean itself lies in the ball
         length = np.sqrt(max(w @ gram @ w, 0.0))
         return mean if length < 1e-9 else mean + radius / length * w
 
 
-BALANCES = {"equal": Equal, "uncertainty": Uncertainty, "mgda": MGDA, "pcgrad": PCGrad, "cagrad": CAGrad}
+BALANCES: dict[str, Callable[[int], Balance]] = {  # by name, from the number of tasks
+    "equal": lambda tasks: Equal(),
+    "uncertainty": Uncertainty,
+    "mgda": lambda tasks: MGDA(),
+    "mgda-raw": lambda tasks: MGDA(normalize=False),
+    "pcgrad": lambda tasks: PCGrad(),
+    "cagrad": lambda tasks: CAGrad(),
+}
 
 
 def min_norm(gram: np.ndarray, steps: int = 1000, tolerance: float = 1e-10) -> np.ndarray:

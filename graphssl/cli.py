@@ -128,7 +128,9 @@ def pretrain(a: argparse.Namespace) -> None:
         overwrite=a.overwrite, progress=not a.quiet, **settings,
     )  # fmt: skip
     loss = f", loss {run.history['loss'][0]:.4f} -> {run.history['loss'][-1]:.4f}" if run.history else ""
-    print(f"{recipe.name} on {run.config['spec']['name']}: {run.config['epochs']} epochs{loss}")
+    planned, done = run.config["epochs"], len(run.lines)
+    epochs = f"{done} of {planned} epochs" if done < planned else f"{planned} epochs"
+    print(f"{recipe.name} on {run.config['spec']['name']}: {epochs}{loss}")
     print(f"saved to {out}; judge its codes: graphssl evaluate {shlex.quote(str(out))}")
 
 

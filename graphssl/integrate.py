@@ -22,8 +22,8 @@ from graphssl.encoder import Encoder
 from graphssl.errors import Diverged, UserError, unknown
 from graphssl.finetune import batches_of, known, one_pass
 from graphssl.losses import standardise
-from graphssl.pretrained import Pretrained, fingerprint
-from graphssl.recipes.base import check
+from graphssl.pretrained import Pretrained, fingerprint, label_marks
+from graphssl.recipes.base import Spec, check
 from graphssl.teacher import Teacher
 from graphssl.train import generator_for, memory_advice, seeded
 
@@ -45,8 +45,8 @@ def was(
         labelled: the data set whose labels are learned from; None: the one that the student was pretrained on. Labels
             of the training rows of ``split`` (None: its first one) fit the student, those of the validation rows choose
             the epoch and the heads (the lowest loss; without such rows the last epoch). Test labels are not read.
-        student: the run whose encoder it starts from, ``pretrain(..., epochs=0)`` for a new one; None: an untrained
-            encoder of the first teacher's shape.
+        student: the run whose encoder it starts from, ``pretrain(..., epochs=0)`` for a new one; None: a new one of the
+            first teacher's shape, with weights from ``seed``.
         temperature: of the predictions that the student is to match.
         momentum: the share that the selector's vectors keep of their old selves in a step (the reference's m is 1 less
             that); else they follow the weigher's, and no gradient moves them.
@@ -66,22 +66,22 @@ def was(
         check(key, value, float if key in rates else int)
     if epochs < 1:
         raise UserError(f"epochs is {epochs}; choose 1 or more")
-    start = runs[0] if student is None else student
+    start = _untrained(runs[0], seed) if student is None else student
     data = start.data(labelled)
     name, train, val = _rows(data, split)
     assert data.y is not None
     y = data.y.flatten().long()
     classes = int(y[torch.cat([train, val])].max()) + 1
-    mark = fingerprint(data)
+    mark, marks = fingerprint(data), label_marks(data)
     for run in (*runs, start):
-        if mark in run.config["labels_seen"] and run.config.get("finetuned", {}).get("split") != name:
+        if marks & set(run.config["labels_seen"]) and run.config.get("finetuned", {}).get("split") != name:
             raise UserError(f"{run!r} has seen labels of other rows than the training part of {name!r}; leave it out")
 
     device = start.device
     with memory_advice(f"weighing {len(teachers)} teachers on {data.name}"):
         heard = [_predictions(teacher, data, mark, y, train, val, classes) for teacher in teachers]
         views = (torch.stack(heard, 1) / temperature).softmax(2).to(device)
-        encoder = copy.deepcopy(start.encoder if student is not None else start.untrained())
+        encoder = copy.deepcopy(start.encoder)
         with seeded(seed):
             head, weigher = nn.Linear(encoder.dim, classes), Weigher(classes, len(teachers))
         head, weigher = head.to(device), weigher.to(device)
@@ -96,11 +96,24 @@ def was(
         "dataset": data.name, "split": name, "kept": "lowest validation loss" if len(val) else "last epoch",
         "teachers": _names(teachers), "from": "untrained" if student is None else start.name, **rates, **counts,
     }  # fmt: skip
-    config = {**start.config, "method": "was", "finetuned": chosen}
-    for key in ("seen", "labels_seen"):
-        config[key] = sorted({mark}.union(*(run.config[key] for run in (*runs, start))))
+    config = {k: v for k, v in start.config.items() if k != "best"} | {"method": "was", "finetuned": chosen}
+    for key, new in (("seen", {mark}), ("labels_seen", marks)):
+        config[key] = sorted(new.union(*(run.config[key] for run in (*runs, start))))
     plan = replace(start.plan, method=method.eval())
     return Pretrained(plan, start.recipe, config, dataset=data, lines=lines, module=start.module, head=head.eval())
+
+
+def _untrained(run: Pretrained, seed: int) -> Pretrained:
+    """A run of the same settings with weights from ``seed``, as ``pretrain(..., epochs=0)`` would return it."""
+    kept = {k: v for k, v in run.config.items() if k not in ("best", "finetuned", "start", "steps")}
+    settings = {k: 0 if k == "epochs" else v for k, v in kept["settings"].items()}
+    fresh = {"settings": settings, "seed": seed, "epochs": 0, "early_stop": None, "seen": [], "labels_seen": []}
+    config = {**kept, **fresh}
+    module = {} if run.module is None else {"encoder": copy.deepcopy(run.module)}
+    with seeded(seed):
+        plan = run.recipe.plan(Spec(**config["spec"]), {**settings, **module})
+    plan.method.to(run.device).eval()
+    return Pretrained(plan, run.recipe, config, dataset=run.dataset, module=run.module)
 
 
 class Weigher(nn.Module):

@@ -25,16 +25,19 @@ class Masker(Protocol):
 
 def lowest(score: Tensor, ratio: float, graph: Graph) -> Tensor:
     """True [N] for the floor(ratio * n) lowest-scoring nodes of each n-node graph, and for one at least."""
-    return _lowest(score, ratio, graph.batch, graph.size)
+    return lowest_in(score, share(ratio, graph.size, 1), graph.batch, graph.size)
 
 
-def _lowest(score: Tensor, ratio: float, part: Tensor, counts: Tensor) -> Tensor:
-    """``lowest`` for any elements: ``part`` is the graph of each, ascending, and ``counts`` [B] the number of each."""
+def lowest_in(score: Tensor, wanted: Tensor, part: Tensor, counts: Tensor) -> Tensor:
+    """True [M] for the ``wanted`` [B] lowest-scoring elements of each graph.
+
+    ``part`` [M] is the graph of each element, ascending, and ``counts`` [B] how many each graph has.
+    """
     order = _by_part(score, part)
     first = counts.cumsum(0) - counts
     rank = torch.arange(len(score), device=score.device) - first[part]
     hidden = torch.empty(len(score), dtype=torch.bool, device=score.device)
-    hidden[order] = rank < _share(ratio, counts)[part]
+    hidden[order] = rank < wanted[part]
     return hidden
 
 
@@ -44,11 +47,10 @@ def _by_part(score: Tensor, part: Tensor) -> Tensor:
     return order[part[order].argsort(stable=True)]
 
 
-def _share(ratio: float, counts: Tensor) -> Tensor:
-    """floor(ratio * count) of each of ``counts``, and one at least where there is one."""
+def share(ratio: float, counts: Tensor, least: int = 0) -> Tensor:
+    """floor(ratio * count) of each of ``counts`` [B], and ``least`` at least where there are as many."""
     # in float64: float32 turns 0.3 of 10 nodes into 3.0000001 or 2.9999999, machine by machine
-    share = (counts.double() * ratio + 1e-9).floor().long()
-    return torch.minimum(share.clamp(min=1 if ratio > 0 else 0), counts)
+    return torch.minimum((counts.double() * ratio + 1e-9).floor().long().clamp(min=least), counts)
 
 
 def _check(ratio: float, what: str) -> None:
@@ -121,7 +123,7 @@ class Block:
         N, B = graph.num_nodes, graph.num_graphs
         draw = torch.rand(N, generator=generator, device=graph.device)
         order = _by_part(draw, graph.batch)
-        wanted = _share(self.ratio, graph.size)
+        wanted = share(self.ratio, graph.size, 1)
         source, target = graph.edge_index
         hop = torch.full_like(graph.batch, N)  # N: not reached
         starts = torch.zeros_like(wanted)  # that each graph has had
@@ -216,7 +218,7 @@ class Edges:
         else:
             units = graph.remember("masks.pairs", _pairs)
         score = torch.rand(len(units.part), generator=generator, device=graph.device)
-        chosen = _lowest(score, self.ratio, units.part, units.counts)
+        chosen = lowest_in(score, share(self.ratio, units.counts, 1), units.part, units.counts)
         hidden = torch.zeros(graph.num_edges, dtype=torch.bool, device=graph.device)
         hidden[units.edge] = chosen[units.unit]
         return hidden

@@ -51,8 +51,9 @@ def spread(codes: Tensor) -> float:
 class Monitor:
     """Looks at an encoder's codes about twenty times in a run of ``epochs``; warns once where they collapse.
 
-    ``graph`` holds the nodes looked at. Codes collapse where all point the same way, or where their effective rank
-    less one, or their spread, falls below a tenth of the highest before. Looking draws no random numbers and changes no state.
+    ``graph`` holds the nodes looked at. Codes collapse where all point the same way, or where their effective rank less
+    one, or their spread, falls below a tenth of the highest before. Looking draws no random numbers and changes no
+    state.
     """
 
     def __init__(self, encoder: Encoder, graph: Graph, epochs: int, name: str):
@@ -68,7 +69,8 @@ class Monitor:
             return {}
         with evaluating(self.encoder):
             codes = self.encoder(self.graph).float()
-        rows = torch.linspace(0, len(codes) - 1, min(ROWS, len(codes)), device=codes.device).long()
+        count = min(ROWS, len(codes))
+        rows = torch.arange(count, device=codes.device) * (len(codes) - 1) // (count - 1)
         codes = codes[rows]
         if not codes.isfinite().all():
             return {}  # the loop says what is to be said
@@ -104,25 +106,32 @@ class Monitor:
 class EarlyStop:
     """Whether to end a run early, without labels: ``"loss"`` or ``"rank"``, and how long to wait, as in "loss:50".
 
-    "loss" ends it where the mean loss of an epoch has had no new low for that many epochs (20), as DGI's reference
-    does; "rank" where the effective rank of the codes has had no new high for that many looks (3) of the monitor. The
-    run keeps the weights it ends with.
+    "loss" ends it where the mean loss of an epoch has had no new low for that many epochs (20; DGI's reference waits as
+    long, and goes back to the lowest); "rank" where the effective rank of the codes has had no new high for that many
+    looks (3) of the monitor, which looks at no fewer than 16 nodes. The run keeps the weights it ends with. A loss that
+    is drawn anew each step is noisy: wait longer. Nothing ends before a method is ``settled``. Of several tasks the
+    losses count as they are, not as a balance weighs them.
     """
 
     def __init__(self, how: str):
-        what, colon, number = how.partition(":")
+        what, colon, number = how.partition(":") if isinstance(how, str) else ("", "", "")
         if what not in WAITS or (colon and not (number.isdecimal() and int(number) > 0)):
             raise UserError(
-                f"early_stop is {how!r}; choose 'loss' or 'rank', or say how long to wait for a better one: 'loss:50'"
+                f"early_stop is {how!r}; choose 'loss' or 'rank', or say how long to wait for a better one, as in "
+                "'loss:50' or 'rank:5'"
             )
         self.key = {"loss": "loss", "rank": "effective_rank"}[what]
         self.sign, self.wait = 1 if what == "loss" else -1, int(number) if colon else WAITS[what]
         self.best, self.waited = math.inf, 0
 
-    def done(self, line: dict[str, float]) -> bool:
+    def done(self, line: dict[str, float], settled: bool = True) -> bool:
         """Whether the run ends with the epoch of which this is the log's line; ask once for each, in order."""
-        if self.key in line:
-            value = self.sign * line[self.key]
+        if not settled:
+            self.best, self.waited = math.inf, 0
+        elif self.key in line:
+            weighed = [key.removesuffix(" weight") for key in line if key.endswith(" weight")]
+            tasks = [line[name] for name in weighed if name in line]
+            value = self.sign * (sum(tasks) if tasks and self.key == "loss" else line[self.key])
             self.waited = 0 if value < self.best else self.waited + 1
             self.best = min(value, self.best)
         return self.waited >= self.wait

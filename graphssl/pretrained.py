@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -63,11 +64,19 @@ def fingerprint(dataset: Dataset) -> str:
     return digest.hexdigest()[:32]
 
 
+def label_marks(dataset: Dataset) -> set[str]:
+    """By what a run remembers whose labels it has seen: the graphs, and the labels, which a link set keeps too."""
+    y = dataset.as_nodes().y
+    known = set() if y is None else {hashlib.sha256(np.ascontiguousarray(y.cpu().numpy()).data).hexdigest()[:32]}
+    return {fingerprint(dataset), *known}
+
+
 def versions() -> dict[str, str]:
     """What must be the same for runs to be bit-equal."""
     return {
         "graphssl": version("graphssl"), "python": platform.python_version(), "torch": torch.__version__,
         "torch_geometric": version("torch_geometric"), "numpy": np.__version__, "machine": platform.machine(),
+        "scikit-learn": version("scikit-learn"), "pymetis": version("pymetis") if find_spec("pymetis") else "none",
         "threads": str(torch.get_num_threads()), "ops": "torch" if missing("c") else "c",
     }  # fmt: skip
 
@@ -198,7 +207,7 @@ class Pretrained:
         """
         data = self.data(dataset)
         mark, config = fingerprint(data), self.config
-        if mark in config["labels_seen"]:
+        if label_marks(data) & set(config["labels_seen"]):
             raise UserError(
                 f"this run was trained on labels of {data.name!r}, and protocols judge codes that have seen none; "
                 "use predict() of a finetuned run, or evaluate the run before it was finetuned"
@@ -252,6 +261,7 @@ class Pretrained:
         other = [f"{k}={v}" for k, v in config["settings"].items() if usual.get(k) != v]
         other += ["an encoder of your own"] if config.get("own_encoder") else []
         other += [f"precision {config['precision']}"] if config["precision"] != "32-true" else []
+        other += [f"early_stop={config['early_stop']!r}"] if config.get("early_stop") else []
         other += ["it went on from another run"] if len(config["seen"]) > 1 else []
         return ", ".join(other)
 
@@ -274,7 +284,8 @@ class Pretrained:
         plan = replace(self.plan, method=method.eval())
         config = {
             **self.config, "finetuned": {"dataset": data.name, **chosen},
-            "seen": sorted({*self.config["seen"], mark}), "labels_seen": sorted({*self.config["labels_seen"], mark}),
+            "seen": sorted({*self.config["seen"], mark}),
+            "labels_seen": sorted({*self.config["labels_seen"], *label_marks(data)}),
         }  # fmt: skip
         return Pretrained(plan, self.recipe, config, dataset=data, lines=lines, module=self.module, head=head)
 

@@ -26,6 +26,8 @@ from graphssl.recipes import Plan
 from graphssl.select import Best
 from graphssl.train import memory_advice, train
 
+LOOKED = {"effective_rank", "spread", "validation_auc"}  # what only some lines of the log have
+
 
 class Log:
     """One line an epoch: kept here, and in the run's folder where there is one."""
@@ -102,9 +104,9 @@ def run(
     monitor = Monitor(method.encoder, batches.sample(), plan.epochs, where)
     log = Log(folder, batches.per_epoch, store.read_metrics(folder) if folder is not None else [], partial_sums)
     monitor.go_on(log.lines)
-    for logged in log.lines:
-        if stop:
-            stop.done(logged)
+    for logged in log.lines if stop else []:
+        same = logged.keys() - LOOKED == log.lines[-1].keys() - LOOKED  # the same losses as now
+        stop.done(logged, method.settled and same)  # type: ignore[union-attr]
     saver = Saver(folder, method, optimizer, best)
     bar = tqdm(
         total=plan.epochs, initial=start // batches.per_epoch, desc=where, unit="epoch", dynamic_ncols=True,
@@ -126,7 +128,7 @@ def run(
                 if line is not None:
                     bar.set_postfix(loss=f"{line['loss']:.4f}", refresh=False)
                     bar.update()
-                if (best and best.done) or (line is not None and stop is not None and stop.done(line)):
+                if (best and best.done) or (line and stop and stop.done(line, method.settled)):
                     break
                 if step < steps and stopped():
                     raise KeyboardInterrupt(goodbye(saver.save(step, log.sums), step, steps))

@@ -1,4 +1,4 @@
-"""Facts computed once from a Graph, outside any method: parts, clusters, distances, degrees, triangles.
+"""Facts computed once from a Graph, outside any method: parts, clusters, distances, degrees, triangles, labels.
 
 All take edges as undirected and simple: loops, directions, duplicates and weights are not looked at. All run on the
 CPU, whatever the Graph's device is, and hold nothing N x N.
@@ -158,6 +158,29 @@ def similar_pairs(graph: Graph, count: int = 3, seed: int = 0) -> tuple[Tensor, 
     _, once = np.unique(low * N + high, return_index=True)
     pairs, value = torch.from_numpy(np.stack([low[once], high[once]])), torch.from_numpy(np.concatenate(cosines)[once])
     return pairs.to(graph.device), value.to(graph.device)
+
+
+def label_context(graph: Graph, labels: Tensor, rounds: int) -> Tensor:
+    """Shares of the classes among the nodes within two hops, [N, classes], once ``labels`` [N] have spread.
+
+    Labels are classes from 0, and -1 where unknown; in each of ``rounds`` rounds a node without one takes the mean of
+    its neighbours. Each node counts as of the class that has most of it; zeros where no label arrives.
+    """
+    matrix = adjacency(graph)
+    known = np.flatnonzero((labels >= 0).cpu().numpy())
+    given = np.eye(int(labels.max()) + 1)[labels.cpu().numpy()[known]]
+    scale = 1 / np.maximum(matrix.sum(1), 1)
+    spread = np.zeros((graph.num_nodes, given.shape[1]))
+    for _ in range(rounds):
+        spread[known] = given
+        spread = np.asarray(scale) * (matrix @ spread)
+    spread[known] = given
+    votes = np.eye(given.shape[1])[spread.argmax(1)] * (spread.sum(1, keepdims=True) > 0)
+    near = (matrix + matrix @ matrix).tocsr()
+    near.setdiag(0)
+    near.data = np.minimum(near.data, 1)
+    count = near @ votes
+    return torch.from_numpy(count / np.maximum(count.sum(1, keepdims=True), 1)).float().to(graph.device)
 
 
 def content(graph: Graph) -> np.ndarray | sp.csr_matrix:

@@ -17,7 +17,8 @@ from graphssl.graph import Graph
 from graphssl.methods import Method
 
 LOCK = threading.RLock()
-RESERVED = {"loss", "epoch", "step", "lr", "seconds"}  # names that a log line has of its own
+# names that a log line has of its own
+RESERVED = {"loss", "epoch", "step", "lr", "seconds", "effective_rank", "spread", "validation_auc"}
 
 
 def generator_for(seed: int, step: int, rank: int = 0, device: torch.device | str = "cpu") -> Generator:
@@ -82,11 +83,11 @@ def train(
         with seeded(int(torch.randint(2**62, (), generator=generator, device=device)), device):
             with autocast():
                 losses = method(graph, generator)
-                if taken := RESERVED & losses.keys():
+                total = method.total(losses)
+                if taken := RESERVED & {*losses, *method.logged()}:
                     raise UserError(
                         f"{type(method).__name__} calls a loss {min(taken)!r}, which the log needs; rename it"
                     )
-                total = method.total(losses)
             if not total.isfinite():
                 shown = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
                 raise Diverged(

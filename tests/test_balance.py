@@ -47,12 +47,30 @@ def test_closed_form_of_two():
     assert min_norm(np.ones((2, 2))) == pytest.approx([0.5, 0.5])  # twice the same
 
 
-def test_mgda_lengthens_no_loss():
+def test_mgda_raises_no_loss():
     rng = np.random.default_rng(3)
     for _ in range(20):
         gradients = rng.normal(size=(4, 6))
         _, w = MGDA(normalize=False)(torch.ones(4, dtype=torch.double), gram_of(gradients))
         assert (gradients @ (w.numpy() @ gradients) >= -1e-4).all()  # a step against the mixture lowers each loss
+
+
+def test_mgda_on_normalised_gradients_can_raise_one():
+    gradients = np.array([[10.0, 0.0], [-0.9, 0.3]])
+    for normalize, raised in ((True, True), (False, False)):
+        _, w = MGDA(normalize)(torch.ones(2, dtype=torch.double), gram_of(gradients))
+        assert ((gradients @ (w.numpy() @ gradients)).min() < 0) == raised
+
+
+def test_a_task_whose_gradient_is_nan_reaches_no_weight():
+    x = torch.zeros(2, requires_grad=True)
+    losses = {"root": x[0].sqrt(), "line": (x[1] - 1).square()}  # the slope of a root at 0 is infinite
+    rows = [torch.autograd.grad(loss, x, retain_graph=True)[0] for loss in losses.values()]
+    rows[0] = rows[0] * float("nan")
+    gradients = torch.stack(rows)
+    total, w = MGDA()(list(losses.values()), gradients @ gradients.t())
+    assert w.tolist() == [0, 1]
+    assert torch.autograd.grad(total, x)[0].tolist() == [0, -2]
 
 
 def test_mgda_normalises_lengths_away():

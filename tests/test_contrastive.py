@@ -187,8 +187,26 @@ def test_the_eigenvector_of_a_graph_with_two_sides_is_found_and_each_graphs_own(
     torch.testing.assert_close(both[:6], CENTRALITIES["eigenvector"](connected()))
 
 
-def odds_by_hand(scores):
-    """GCA's (max - s) / (max - mean)."""
+def neighbours_by_hand(graph):
+    """How many nodes each is joined with, whichever way the edge points, itself among them where it has a loop."""
+    joined = [set() for _ in range(graph.num_nodes)]
+    for source, target in graph.edge_index.T.tolist():
+        joined[source].add(target)
+        joined[target].add(source)
+    return [float(len(others)) for others in joined]
+
+
+def test_degrees_look_at_no_direction_and_count_twofold_edges_and_loops_once():
+    edges = torch.tensor([[0, 0, 1, 2, 3, 0], [1, 1, 0, 0, 3, 3]])
+    graph = Graph.build(torch.ones(5, F), edges)
+    assert CENTRALITIES["degree"](graph).tolist() == neighbours_by_hand(graph) == [3, 1, 1, 2, 0]
+    for kind in KINDS.values():
+        assert CENTRALITIES["degree"](kind()).tolist() == neighbours_by_hand(kind())
+
+
+def odds_by_hand(central):
+    """GCA, sections 3.2.1 and 3.2.2: s = log of the centrality, and (max - s) / (max - mean) of that."""
+    scores = [math.log(c) for c in central]
     top, mean = max(scores), sum(scores) / len(scores)
     return [(top - s) / (top - mean) for s in scores]
 
@@ -197,20 +215,37 @@ def odds_by_hand(scores):
 @pytest.mark.parametrize("sparse", [False, True])
 def test_adaptive_odds_equal_the_paper_as_loops(by, sparse):
     graph = Graph.stack([connected(), KINDS["star"]()])
-    if sparse:
-        graph = graph.replace(x=Rows.from_dense(graph.x.clamp(min=0)))
+    x = graph.x.index_fill(1, torch.tensor(3), 0.0)  # a column that no node has
+    graph = graph.replace(x=Rows.from_dense(x.clamp(min=0)) if sparse else x)
     columns, edges = AdaptiveDrop(0.2, 0.3, by)._weights(graph)
     central = CENTRALITIES[by](graph).tolist()
     x, totals = dense(graph.x).tolist(), []
     for f in range(F):
         words = [(row[f] != 0) if sparse else abs(row[f]) for row in x]
-        totals.append(math.log(1 + sum(w * c for w, c in zip(words, central, strict=True))))
-    torch.testing.assert_close(columns, torch.tensor(odds_by_hand(totals)), rtol=1e-3, atol=1e-3)
+        totals.append(sum(w * c for w, c in zip(words, central, strict=True)))
+    found = [f for f in range(F) if f != 3]
+    assert totals[3] == 0
+    assert columns[3] == 1
+    odds = odds_by_hand([totals[f] for f in found])
+    torch.testing.assert_close(columns[found], torch.tensor(odds), rtol=1e-3, atol=1e-3)
     targets = graph.edge_index[1].tolist()
     expected = []
     for inside in ([t for t in targets if t < 6], [t for t in targets if t >= 6]):  # each graph is its own measure
-        expected += odds_by_hand([math.log(1 + central[t]) for t in inside])
+        expected += odds_by_hand([central[t] for t in inside])
     torch.testing.assert_close(edges, torch.tensor(expected), rtol=1e-3, atol=1e-3)
+
+
+def test_eigenvector_views_tell_edges_far_from_a_hub_apart():
+    """Twenty leaves around a hub, and a path of ten that leads away, where centralities are all far below 1."""
+    hub = torch.stack([torch.zeros(20, dtype=torch.long), torch.arange(1, 21)])
+    path = torch.stack([torch.tensor([0, *range(21, 30)]), torch.arange(21, 31)])
+    graph = Graph.build(torch.ones(31, F), torch.cat([hub, path, hub.flip(0), path.flip(0)], 1))
+    _, odds = AdaptiveDrop(0.3, 0.3, "eigenvector")._weights(graph)
+    to = dict(zip(graph.edge_index[1].tolist(), odds.tolist(), strict=True))
+    assert to[0] == 0
+    steps = [to[node + 1] - to[node] for node in range(21, 30)]
+    assert min(steps) > 0.3  # with each hop the centrality falls by a factor
+    assert (0.3 * odds).clamp(max=CUT).std() > 0.1
 
 
 @pytest.mark.parametrize("by", CENTRALITIES)
@@ -274,7 +309,10 @@ def test_centralities_are_worked_out_once_a_graph(monkeypatch):
     ("settings", "words"),
     [
         ({"adaptive": "nope"}, "centrality 'nope'; known: degree, eigenvector, pagerank"),
-        ({"adaptive": "degree", "edges_1": 0.8}, "share of 0.8 of the edges adaptively; choose one from 0 to 0.7"),
+        (
+            {"adaptive": "degree", "edges_1": 0.8},
+            "cannot adaptively drop a share of 0.8 of the edges; choose one from 0 to 0.7",
+        ),
     ],
 )
 def test_wrong_adaptive_settings_are_refused(settings, words):

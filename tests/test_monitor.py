@@ -21,7 +21,11 @@ def test_effective_rank_is_the_papers_formula():
     share = values / values.sum()
     entropy = -sum(float(p) * math.log(float(p)) for p in share if p > 0)
     assert effective_rank(codes) == pytest.approx(math.exp(entropy), rel=1e-5)
-    assert effective_rank(codes.t()) == pytest.approx(effective_rank(codes.t().contiguous()), rel=1e-6)
+    wide = torch.randn(5, 30, generator=generator(1))  # fewer rows than columns
+    share = torch.linalg.svdvals((wide - wide.mean(0)).double())
+    share = share / share.sum()
+    entropy = -sum(float(p) * math.log(float(p)) for p in share if p > 1e-12)
+    assert effective_rank(wide) == pytest.approx(math.exp(entropy), rel=1e-5)
 
 
 def test_effective_rank_of_known_codes():
@@ -119,7 +123,17 @@ def test_early_stop_waits_for_a_new_low():
     assert [stop.done({"loss": 1.0, **line}) for line in told] == [False] * 6 + [True]
 
 
-@pytest.mark.parametrize("how", ["rnak", "loss:", "loss:0", "loss:x", "rank:-1", ""])
+def test_early_stop_adds_up_tasks_as_they_are_and_waits_for_a_method_to_settle():
+    stop = EarlyStop("loss:1")
+    told = [{"loss": -t, "a": 3.0 - t, "b": 1.0, "a weight": 0.5, "b weight": 0.5} for t in range(3)]
+    assert [stop.done(line) for line in told] == [False] * 3
+    assert stop.done({"loss": -9.0, "a": 2.5, "b": 1.0, "a weight": 0.5, "b weight": 0.5})  # weighed, it looks lower
+    stop = EarlyStop("loss:1")
+    assert not stop.done({"loss": 0.1}, settled=False)
+    assert [stop.done(line) for line in lines(5, 4, 4)] == [False, False, True]  # 0.1 was of another loss
+
+
+@pytest.mark.parametrize("how", ["rnak", "loss:", "loss:0", "loss:x", "rank:-1", "", 5, True, ["loss"]])
 def test_early_stop_refuses(how):
     with pytest.raises(graphssl.UserError, match="choose 'loss' or 'rank'"):
         EarlyStop(how)
@@ -133,6 +147,7 @@ def test_a_run_ends_early_and_says_so(tmp_path):
     run = graphssl.pretrain(data, method, **{**settings, "lr": 1e-9}, out=tmp_path / "run")
     assert len(run.lines) == 5  # the first is the lowest, and four are no lower
     assert run.config["early_stop"] == "loss:4"
+    assert "early_stop='loss:4'" in run._unlike_the_recipe()
     assert len(graphssl.load(tmp_path / "run", method=method).lines) == 5
     again = graphssl.pretrain(data, method, **{**settings, "lr": 1e-9}, out=tmp_path / "run", resume=True)
     assert len(again.lines) == 5  # finished: nothing goes on
@@ -159,5 +174,25 @@ def test_what_sees_labels_is_not_judged_where_they_came_from():
         method = GAE(Encoder(backbone("gcn", data.dim, [8])))
     method.sees_labels = True
     run = graphssl.pretrain(data, method, epochs=1, progress=False)
-    with pytest.raises(graphssl.UserError, match="labels"):
-        run.evaluate(protocol="node-linear")
+    for same in (None, "citations-mini/link"):  # whose nodes have the same labels
+        with pytest.raises(graphssl.UserError, match="trained on labels"):
+            run.evaluate(same, protocol="node-linear")
+
+
+def test_a_finetuned_run_is_not_judged_on_the_link_set_of_its_labels():
+    run = graphssl.pretrain("citations-mini", "gae", epochs=1, progress=False).finetune(epochs=1)
+    with pytest.raises(graphssl.UserError, match="trained on labels"):
+        run.evaluate("citations-mini/link", protocol="node-linear")
+
+
+@pytest.mark.parametrize("name", ["loss", "step", "spread"])
+def test_names_of_the_log_are_taken(name):
+    class Shadowing(Frozen):
+        def logged(self):
+            return {name: torch.zeros(())}
+
+    data = graphssl.load_dataset("citations-mini")
+    with seeded(0):
+        method = Shadowing(Encoder(backbone("mlp", data.dim, [4])))
+    with pytest.raises(graphssl.UserError, match=f"calls a loss '{name}', which the log needs"):
+        graphssl.pretrain(data, method, epochs=1, progress=False)

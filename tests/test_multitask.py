@@ -7,7 +7,7 @@ from conftest import KINDS, F, generator, random_graph
 import graphssl
 from graphssl.augment import Drop
 from graphssl.backbones import backbone
-from graphssl.balance import BALANCES, MGDA, Balance, Equal, PCGrad
+from graphssl.balance import BALANCES, MGDA, Balance, Equal, PCGrad, Uncertainty
 from graphssl.encoder import Encoder
 from graphssl.methods import BGRL, GAE, GRACE, Method, MultiTask
 from graphssl.train import seeded, train
@@ -64,7 +64,7 @@ def test_the_gram_matrix_is_that_of_the_encoders_gradients():
 
         def forward(self, losses, gram=None):
             seen.append(gram)
-            return losses.sum(), torch.ones_like(losses)
+            return torch.stack(losses).sum(), torch.ones(len(losses))
 
     losses, total = losses_and_total(MultiTask(tasks, Spy()))
     flat = []
@@ -85,7 +85,7 @@ def test_a_step_is_one_forward_a_task_and_at_most_two_backwards(balance, backwar
     graph = KINDS["citation"]()
     list(train(method, lambda step: graph, torch.optim.SGD(method.parameters(), 1e-3), 1))
     assert [task.calls for task in tasks] == [1, 1, 1]
-    assert [task.backwards for task in tasks] == [backwards] * 3
+    assert max(task.backwards for task in tasks) == backwards
 
 
 def test_mgda_gives_conflicting_tasks_a_step_that_raises_neither():
@@ -128,7 +128,7 @@ def test_no_weight_turns_nan_where_the_reference_does():
     assert all(value == value for line in run.lines for value in line.values())
 
 
-def test_teachers_move_and_runs_resume(tmp_path):
+def test_teachers_move_and_runs_load(tmp_path):
     shared = encoder()
     both = MultiTask({"predict": BGRL(shared, 8, (DROP, DROP)), "edges": GAE(shared)}, MGDA())
     whole = graphssl.pretrain("citations-mini", fit(both), epochs=4, progress=False)
@@ -153,6 +153,11 @@ def test_refusals():
         MultiTask({})
     with pytest.raises(ValueError, match="'b' has an encoder of its own"):
         MultiTask({"a": GAE(encoder()), "b": GAE(encoder())})
+    shared = encoder()
+    with pytest.raises(ValueError, match="without dots"):
+        MultiTask({"a.b": GAE(shared)})
+    with pytest.raises(ValueError, match=r"2 tasks came with Uncertainty\(3\)"):
+        MultiTask({"a": GAE(shared), "b": GAE(shared)}, Uncertainty(3))
     for settings, words in (
         ({"tasks": "links"}, "did you mean 'link'"),
         ({"tasks": "link,link"}, "twice"),
@@ -160,6 +165,15 @@ def test_refusals():
     ):
         with pytest.raises(graphssl.UserError, match=words):
             graphssl.pretrain("citations-mini", "paretognn", epochs=0, **settings)
+
+
+def test_a_frozen_encoder_has_nothing_to_balance():
+    shared = encoder()
+    shared.requires_grad_(False)
+    method = MultiTask({"a": GRACE(shared, 8, (DROP, DROP), 0.5), "b": BGRL(shared, 8, (DROP, DROP))}, MGDA())
+    _, total = losses_and_total(method)
+    assert total.isfinite()
+    assert method.logged()["a weight"] == 0.5
 
 
 def test_pretexts_and_labels_are_those_of_the_tasks():
@@ -171,7 +185,7 @@ def test_pretexts_and_labels_are_those_of_the_tasks():
     assert both.sees_labels
 
 
-@pytest.mark.parametrize("balance", [*BALANCES, "mgda-raw"])
+@pytest.mark.parametrize("balance", BALANCES)
 @pytest.mark.parametrize("method", ["paretognn", "selftask"])
 def test_every_balance_trains_all_tasks(method, balance):
     small = {"width": 16, "inner": 16, "hidden": 16} if method == "paretognn" else {"width": 16, "groups": 3}

@@ -149,7 +149,7 @@ def test_warm_up_reconstructs_and_then_k_means_sets_the_centres():
     names = []
     for step, losses in train(scgc, lambda step: graph, optimizer, 10):
         names.append(sorted(set(losses) - {"loss"}))
-        assert bool(scgc.begun) == (step > 5)
+        assert bool(scgc.begun) == scgc.settled == (step > 5)
     assert names == [["content"]] * 5 + [["clusters", "content", "near"]] * 5
 
     fresh = method(beta=1.0)
@@ -217,6 +217,15 @@ def test_a_run_that_goes_on_after_the_warm_up_or_before_it_ends_in_the_same_bits
     assert np.isfinite(on.history["near"]).all()  # no second warm-up
 
 
+def test_going_on_after_the_warm_up_has_the_rate_of_after_the_warm_up():
+    settings = dict(clusters=3, warmup=0.5, lr=1e-2, warmup_lr=1e-4, **SMALL)
+    run = graphssl.pretrain(KINDS["citation"](), "scgc", epochs=4, **settings)
+    assert run.history["lr"] == [1e-4] * 2 + [1e-2] * 2
+    assert graphssl.pretrain(KINDS["citation"](), run, progress=False, epochs=3).history["lr"] == [1e-2] * 3
+    early = graphssl.pretrain(KINDS["citation"](), "scgc", epochs=1, **settings)  # never past it
+    assert not early.method.settled
+
+
 def block_model(n=300, blocks=3, seed=0):
     """A stochastic block model whose features tell little of the blocks."""
     g = generator(seed)
@@ -242,8 +251,16 @@ def test_blocks_that_features_hardly_show_are_found_at_the_last_epoch(settings):
     raw_nmi, raw_ari = agreement(graph.x, y)
     assert nmi > raw_nmi + 0.2
     assert ari > raw_ari + 0.2
-    soft = soft_clusters(run.embed(), run.method.centres.detach()).argmax(1)
-    assert adjusted_rand_score(y, soft) > raw_ari + 0.2
+    soft = run.method.clusters(run.embed())
+    torch.testing.assert_close(soft, soft_clusters(run.embed(), run.method.centres.detach()))
+    assert not soft.requires_grad
+    assert adjusted_rand_score(y, soft.argmax(1)) > raw_ari + 0.2
+
+
+def test_clusters_that_are_not_there_are_refused():
+    for scgc, words in ((method(clusters=0, warmup=0.0), "clusters=..."), (method(), "train on")):
+        with pytest.raises(UserError, match=words):
+            scgc.clusters(torch.zeros(5, 4))
 
 
 def test_going_on_leaves_the_method_that_was_handed_in():

@@ -28,10 +28,11 @@ from graphssl.methods import (
     PairwiseDistance,
     Partition,
 )
-from graphssl.methods.selftask import label_context
 from graphssl.ops import Rows, dense
+from graphssl.probes.topology import PARTS
 from graphssl.recipes import Spec, get_recipe
 from graphssl.recipes.selftask import TASKS, task_named
+from graphssl.store import load_tensors, tensors_of
 from graphssl.train import seeded
 
 WIDTH = 6
@@ -261,34 +262,10 @@ def test_facts_are_worked_out_once_a_graph(task, monkeypatch):
 # labels
 
 
-def spread_in_loops(joined, labels, classes, rounds):
-    share = {i: [0.0] * classes for i in joined}
-    for _ in range(rounds):
-        for i in joined:
-            if labels[i] >= 0:
-                share[i] = [float(c == labels[i]) for c in range(classes)]
-        share = {
-            i: [sum(share[j][c] for j in joined[i]) / max(1, joined.degree[i]) for c in range(classes)] for i in joined
-        }
-    for i in joined:
-        if labels[i] >= 0:
-            share[i] = [float(c == labels[i]) for c in range(classes)]
-    return share
-
-
-def test_context_labels_are_counted_within_two_hops():
+def test_context_labels_are_predicted_where_they_are_not_given():
     graph = small(3, 30)
     labels = torch.where(torch.rand(30, generator=generator(5)) < 0.3, torch.arange(30) % 3, -1)
-    joined = simple(graph)
-    share = spread_in_loops(joined, labels.tolist(), 3, 7)
-    expected = [[0.0] * 3 for _ in range(30)]
-    for i in joined:
-        for j, hops in nx.single_source_shortest_path_length(joined, i, cutoff=2).items():
-            if hops and sum(share[j]):
-                expected[i][share[j].index(max(share[j]))] += 1
-    expected = [[v / max(1, sum(row)) for v in row] for row in expected]
-    torch.testing.assert_close(label_context(graph, labels, 7), torch.tensor(expected))
-
+    expected = structure.label_context(graph, labels, 7).tolist()
     method = ContextLabel(encoder(), labels, rounds=7)
     asked = [i for i in range(30) if labels[i] < 0 and sum(expected[i])]
     assert 5 < len(asked) < 30 - int((labels >= 0).sum())  # the node alone is not asked
@@ -309,6 +286,22 @@ def test_two_context_labels_on_one_graph_do_not_share_their_labels():
         method = ContextLabel(encoder(), one)
     assert loss_of(method, graph) == loss_of(copy.deepcopy(method), graph)
     assert again[0] != first
+
+
+def test_a_run_goes_on_with_the_same_labels_only():
+    graph = random_graph(40, 1)
+    one, two = torch.arange(40) % 3, torch.arange(40) % 2
+    one[20:] = two[20:] = -1
+    two[0] = 2  # so that the heads are of one shape
+    run = graphssl.pretrain(graph, ContextLabel(encoder(), one), epochs=1, progress=False)
+    for labels, fits in ((one, True), (two, False)):
+        method = ContextLabel(encoder(), labels)
+        load_tensors(method, tensors_of(run.method), "the run")
+        if fits:
+            method(graph)
+        else:
+            with pytest.raises(UserError, match="learned from other labels"):
+                method(graph)
 
 
 def test_labels_are_flagged_and_stay_out_of_the_weights():
@@ -372,7 +365,7 @@ def test_an_unknown_task_gets_the_nearest():
 def test_groups_of_several_graphs_are_refused(task):
     with pytest.raises(UserError, match=f"task '{task}' cuts one graph into groups, but the data has 4 graphs.*degree"):
         task_named(task, spec_of(KINDS["molecules"]()), encoder())
-    with pytest.raises(UserError, match=f"task '{task}' cannot make 10 groups of 5 nodes; choose 2 to 5"):
+    with pytest.raises(UserError, match=f"task '{task}' cannot make 12 groups of 5 nodes; choose 2 to 5"):
         task_named(task, spec_of(random_graph(5, 0)), encoder())
 
 
@@ -380,6 +373,27 @@ def test_groups_of_several_graphs_are_refused(task):
 def test_data_without_edges_is_refused_with_tasks_that_need_none(task):
     with pytest.raises(UserError, match=f"task '{task}' learns from edges.*'attribute-mask'"):
         task_named(task, spec_of(KINDS["no-edges"]()), encoder(), groups=3)
+
+
+def test_all_tasks_are_those_that_fit_the_data():
+    sets = {
+        "one graph": (random_graph(60, 0), {}, set(TASKS)),
+        "no edges": (KINDS["no-edges"](), {"groups": 3}, {"attribute-mask", "attribute-similarity", "cluster"}),
+        "several graphs": (
+            [random_graph(20, seed) for seed in (0, 1)], {}, set(TASKS) - {"cluster", "cluster-distance", "partition"}
+        ),
+    }  # fmt: skip
+    for data, settings, tasks in sets.values():
+        run = graphssl.pretrain(data, "selftask", tasks="all", width=8, epochs=1, progress=False, **settings)
+        assert set(run.method.tasks) == tasks
+        assert tasks <= run.history.keys()
+
+
+def test_groups_are_not_as_many_as_the_protocol_asks_for():
+    spec = spec_of(random_graph(60, 0))
+    for task in ("partition", "cluster", "cluster-distance"):
+        assert task_named(task, spec, encoder()).predict.out_features != PARTS
+    assert Partition(encoder()).predict.out_features != PARTS
 
 
 def test_several_tasks_may_share_one_encoder():

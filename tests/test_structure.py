@@ -155,3 +155,34 @@ def test_structure_is_the_same_of_sparse_content():
     graph = KINDS["words"]()
     full = graph.replace(x=dense(graph.x))
     assert torch.equal(structure.content_clusters(graph, 4), structure.content_clusters(full, 4))
+
+
+def spread_in_loops(joined, labels, classes, rounds):
+    share = {i: [0.0] * classes for i in joined}
+    for _ in range(rounds):
+        for i in joined:
+            if labels[i] >= 0:
+                share[i] = [float(c == labels[i]) for c in range(classes)]
+        share = {
+            i: [sum(share[j][c] for j in joined[i]) / max(1, joined.degree[i]) for c in range(classes)] for i in joined
+        }
+    for i in joined:
+        if labels[i] >= 0:
+            share[i] = [float(c == labels[i]) for c in range(classes)]
+    return share
+
+
+def test_context_labels_are_counted_within_two_hops():
+    graph = random_graph(29, 3, edges_per_node=1.2)
+    graph = Graph.build(torch.ones(30, F), torch.cat([graph.edge_index, torch.tensor([[0, 1, 5], [1, 0, 5]])], 1))
+    labels = torch.where(torch.rand(30, generator=generator(5)) < 0.3, torch.arange(30) % 3, -1)
+    joined = simple(graph)
+    share = spread_in_loops(joined, labels.tolist(), 3, 7)
+    expected = [[0.0] * 3 for _ in range(30)]
+    for i in joined:
+        for j, hops in nx.single_source_shortest_path_length(joined, i, cutoff=2).items():
+            if hops and sum(share[j]):
+                expected[i][share[j].index(max(share[j]))] += 1
+    expected = [[v / max(1, sum(row)) for v in row] for row in expected]
+    assert [0.0] * 3 in expected  # the node alone
+    torch.testing.assert_close(structure.label_context(graph, labels, 7), torch.tensor(expected))

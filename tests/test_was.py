@@ -2,6 +2,8 @@
 
 import copy
 import math
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -103,6 +105,25 @@ def test_runs_are_teachers_and_shape_the_student(data):
     for teacher, state in zip(runs, before, strict=True):  # frozen
         assert all(torch.equal(state[name], tensor) for name, tensor in teacher.method.state_dict().items())
     assert run.predict().shape == (N, 3)
+
+
+def test_a_new_student_is_its_own_run(data):
+    """It is the student that pretrain(..., epochs=0) makes, not the first teacher under another name."""
+    small = {"width": 16, "hidden": 16, "progress": False}
+    runs = [graphssl.pretrain(data, "grace", epochs=3, seed=s, **small) for s in (4, 5)]
+    runs[0].config["best"] = {"epoch": 2, "validation_auc": 0.9}
+    new = graphssl.pretrain(data, "grace", epochs=0, seed=7, **small)
+    given, made = (graphssl.was(runs, student=s, epochs=3, seed=7) for s in (new, None))
+    assert torch.equal(given.predict(), made.predict())
+    assert all(torch.equal(a, b) for a, b in zip(*(r.untrained().parameters() for r in (made, new)), strict=True))
+    for key in ("seed", "epochs", "settings", "early_stop", "labels_seen", "seen", "fingerprint"):
+        assert made.config[key] == given.config[key], key
+    assert made.config["seed"] == 7
+    assert made.config["finetuned"]["from"] == "untrained"
+    assert not {"best", "start"} & made.config.keys()
+    assert "epoch 2" not in repr(made)
+    tuned = runs[0].finetune(epochs=2)
+    assert graphssl.was([tuned, runs[1]], epochs=2).config["labels_seen"] == made.config["labels_seen"]
 
 
 def test_finetuned_runs_teach_by_their_own_heads_unless_they_saw_other_rows(data, monkeypatch):
@@ -333,6 +354,27 @@ def test_a_blend_is_saved_and_goes_on_with_the_object_again(data, tmp_path):
     run = graphssl.pretrain(data, method, epochs=2, progress=False, out=tmp_path / "run")
     again = graphssl.load(tmp_path / "run", method=method)
     assert torch.equal(again.embed(data), run.embed())
+
+
+def test_a_blend_goes_on_with_the_same_teachers_only(data, tmp_path, monkeypatch):
+    good = codes_of(data.graph)
+    short = {"epochs": 4, "out": tmp_path / "run", "progress": False}
+    whole = graphssl.pretrain(data, make(good), **{**short, "out": None})
+    after = Blend.after_step
+
+    def interrupted(self, progress):
+        after(self, progress)
+        if round(4 * progress) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Blend, "after_step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        graphssl.pretrain(data, make(good), **short)
+    monkeypatch.setattr(Blend, "after_step", after)
+    with pytest.raises(graphssl.UserError, match="other teachers"):
+        graphssl.pretrain(data, make([good[1], good[0], good[2]]), resume=True, **short)
+    again = graphssl.pretrain(data, make([codes.clone() for codes in good]), resume=True, **short)
+    assert torch.equal(again.embed(), whole.embed())
 
 
 def test_wrong_blends_are_refused(data):

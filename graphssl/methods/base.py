@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -33,6 +35,11 @@ class Method(nn.Module, ABC):
     def after_step(self, progress: float) -> None:
         """Called after each optimizer step with the fraction of training done; teachers move here."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether its loss means the same as before; early stopping waits until it does."""
+        return True
+
     def pair_codes(self, graph: Graph) -> Tensor:
         """Codes [N, D] that ``score`` reads in training: the encoder's, unless a method says otherwise."""
         return self.encoder(graph)
@@ -44,3 +51,12 @@ class Method(nn.Module, ABC):
     def step_bytes(self, nodes: int, edges: int) -> int:
         """About how many bytes of activations one step keeps for a batch of that size; a floor, not a ceiling."""
         return 4 * nodes * 3 * sum(getattr(self.encoder.backbone, "widths", ()))
+
+
+def mark_of(tensors: Iterable[Tensor]) -> Tensor:
+    """A number that tells ``tensors`` from others, for a buffer: what is no part of the weights but must come again."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(str(tuple(tensor.shape)).encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return torch.tensor(int.from_bytes(digest.digest()[:7], "big"))

@@ -14,7 +14,7 @@ from graphssl.encoder import Encoder
 from graphssl.errors import UserError
 from graphssl.graph import Graph
 from graphssl.losses import standardise
-from graphssl.methods.base import Method
+from graphssl.methods.base import Method, mark_of
 
 
 class Blend(Method):
@@ -22,13 +22,16 @@ class Blend(Method):
 
     ``teachers`` are codes of all nodes of the data, [N, D] each, such as ``run.embed()``; they are standardised, so
     that predicting nothing leaves an error of 1. A linear head a teacher learns to predict them from the student's
-    codes. The student minimises the heads' errors, a teacher weighing softmax(-error / ``tau``) at a node: the weights
-    of the least error less ``tau`` times their entropy. A teacher of noise cannot be predicted, keeps its error and
-    loses its weight; one that content alone gives away keeps its own, useful or not. Only the ``keep`` teachers of the
-    highest weight count at a node (None: all do).
+    codes, whatever the teacher's weight. Student and heads minimise the heads' errors, a teacher weighing
+    softmax(-error / ``tau``) at a node: the weights of the least error less ``tau`` times their entropy. A teacher of
+    noise cannot be predicted, keeps its error and loses its weight; one that content alone gives away keeps its own,
+    useful or not. Only the ``keep`` teachers of the highest weight count at a node (None: all do).
 
-    The codes are no part of the weights: to go on with a run or to load it, hand in such an object again.
+    The codes are no part of the weights: to load a run, hand in such an object again, and to go on with it one with
+    the very same codes.
     """
+
+    mark: Tensor  # of the teachers' codes, kept with the weights
 
     def __init__(self, encoder: Encoder, teachers: Sequence[Tensor], tau: float = 0.2, keep: int | None = None):
         super().__init__()
@@ -41,8 +44,11 @@ class Blend(Method):
         if len({len(codes) for codes in teachers}) > 1:
             raise ValueError(f"teachers have {[len(codes) for codes in teachers]} rows; give each one row a node")
         self.encoder, self.tau, self.keep = encoder, tau, keep or len(teachers)
-        for place, codes in enumerate(teachers):
-            target = standardise(torch.as_tensor(codes).detach().float())
+        given = [torch.as_tensor(codes).detach().float() for codes in teachers]
+        self.register_buffer("mark", mark_of(given))
+        self.own_mark = int(self.mark)
+        for place, codes in enumerate(given):
+            target = standardise(codes)
             target = target[:, target.any(0)]  # a column without spread is predicted by nothing learned
             if target.numel() == 0 or not target.isfinite().all():
                 raise ValueError(f"the codes of teacher {place + 1} do not vary or are not finite; leave it out")
@@ -52,8 +58,10 @@ class Blend(Method):
         self.shares = torch.full((len(teachers),), 1 / len(teachers))  # of the last step, for the log
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
+        if int(self.mark) != self.own_mark:
+            raise UserError("the run to go on with has other teachers; hand in the very codes that it began with")
         codes, targets = self.encoder(graph), self._targets(graph)
-        learning = errors(self.heads, codes.detach(), targets)  # the heads learn from every teacher alike
+        learning = errors(self.heads, codes.detach(), targets)  # no weights: heads of little weight go on learning
         weights = blend(learning.detach(), self.tau, self.keep)
         self.shares = weights.mean(0)
         return {"codes": (weights * errors(self.heads, codes, targets)).sum(1).mean(), "heads": learning.mean()}

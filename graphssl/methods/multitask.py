@@ -8,7 +8,7 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
-from graphssl.balance import Balance, Equal
+from graphssl.balance import Balance, Equal, Uncertainty
 from graphssl.graph import Graph
 from graphssl.methods.base import Method
 
@@ -25,7 +25,11 @@ class MultiTask(Method):
         if not tasks:
             raise ValueError("there are no tasks; give one at least, {name: method}")
         self.encoder = next(iter(tasks.values())).encoder
+        if isinstance(balance, Uncertainty) and len(balance.log_variance) != len(tasks):
+            raise ValueError(f"{len(tasks)} tasks came with Uncertainty({len(balance.log_variance)}); make them agree")
         for name, task in tasks.items():
+            if not name or "." in name:
+                raise ValueError(f"a task is called {name!r}; choose a name without dots")
             if task.encoder is not self.encoder:
                 raise ValueError(f"task {name!r} has an encoder of its own; build all tasks around one Encoder object")
         self.tasks, self.balance = nn.ModuleDict(tasks), balance if balance is not None and len(tasks) > 1 else Equal()
@@ -41,20 +45,25 @@ class MultiTask(Method):
             yield name, cast(Method, task)
 
     def total(self, losses: dict[str, Tensor]) -> Tensor:
-        stacked = torch.stack(list(losses.values()))
-        total, weights = self.balance(stacked, self._gram(losses) if self.balance.needs_gram else None)
+        total, weights = self.balance(list(losses.values()), self._gram(losses) if self.balance.needs_gram else None)
         self.weights = dict(zip(losses, weights.detach(), strict=True))
         return total
 
     def _gram(self, losses: dict[str, Tensor]) -> Tensor:
         """Inner products [T, T] of the gradients of ``losses`` in the encoder."""
         shared = [p for p in self.encoder.parameters() if p.requires_grad]
+        if not shared:
+            return torch.eye(len(losses), device=next(iter(losses.values())).device)  # nothing to disagree on
         rows = []
         for loss in losses.values():  # each by itself: the gradient of one row of their stack walks through all tasks
             found = torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True, allow_unused=True)
             rows.append(torch.cat([gradient.flatten() for gradient in found]).float())
         gradients = torch.stack(rows)
         return gradients @ gradients.t()
+
+    @property
+    def settled(self) -> bool:
+        return all(task.settled for _, task in self._named())
 
     def logged(self) -> dict[str, Tensor]:
         return {f"{name} weight": weight for name, weight in self.weights.items()} | {

@@ -29,7 +29,8 @@ class SCGC(Method):
     clusters from what they would be if they were surer of themselves, plus ``gamma`` times the reconstruction, which is
     of ``content_nodes`` random nodes a step (all, in the reference, after its start). With ``influence`` all nodes on a
     walk are positives, not the last alone; with ``gamma`` 0 too, it is SCGC*. ``decoder`` is None where nothing is
-    reconstructed. ``negatives`` are drawn for each node as in ``info_nce``; None: all nodes are.
+    reconstructed. ``negatives`` are drawn for each node as in ``info_nce``; None: all nodes are. Going on from a run
+    that is past its warm-up, there is no other.
     """
 
     progress: Tensor  # how much of training is done
@@ -74,6 +75,24 @@ class SCGC(Method):
 
     def after_step(self, progress: float) -> None:
         self.progress.fill_(progress)
+
+    @property
+    def settled(self) -> bool:
+        """False in the warm-up, whose loss is another."""
+        return bool(self.begun)
+
+    @torch.no_grad()
+    def clusters(self, codes: Tensor) -> Tensor:
+        """How much each row of ``codes`` [N, D] belongs to each cluster, [N, C]; rows sum to one.
+
+        ``run.method.clusters(run.embed())``, and ``.argmax(1)`` for one cluster a node. Raises UserError where there
+        are none.
+        """
+        if self.centres is None:
+            raise UserError("this SCGC has no clusters; say how many there are: pretrain(..., 'scgc', clusters=...)")
+        if not self.begun:
+            raise UserError("the clusters are found after the warm-up, which is not over; train on, or lower warmup")
+        return soft_clusters(codes.to(self.centres.device), self.centres).to(codes.device)
 
     def step_bytes(self, nodes: int, edges: int) -> int:
         """With the codes of the near nodes."""

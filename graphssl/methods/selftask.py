@@ -8,7 +8,6 @@ worked out once a Graph.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 
@@ -18,11 +17,12 @@ from graphssl.errors import UserError
 from graphssl.graph import Graph
 from graphssl.losses import cross_entropy, edge_bce, mean_square
 from graphssl.masks import Edges, Masker, Uniform
-from graphssl.methods.base import Method
+from graphssl.methods.base import Method, mark_of
 from graphssl.methods.pairs import absent_pairs
 from graphssl.ops import places
 
 FAR = 4  # hops from which on a pair is of the last class
+GROUPS = 12  # parts or clusters; the reference's 10 are as many as the protocol "partition" asks for
 SOME_EDGES, SOME_NODES = Edges(0.1), Uniform(0.1)
 
 
@@ -115,7 +115,7 @@ class ClusterDistance(Method):
 
     pretexts = ("partition",)
 
-    def __init__(self, encoder: Encoder, parts: int = 10):
+    def __init__(self, encoder: Encoder, parts: int = GROUPS):
         super().__init__()
         self.encoder, self.parts = encoder, parts
         self.predict = nn.Linear(encoder.dim, parts)
@@ -184,7 +184,7 @@ class Partition(Method):
 
     pretexts = ("partition",)
 
-    def __init__(self, encoder: Encoder, parts: int = 10):
+    def __init__(self, encoder: Encoder, parts: int = GROUPS):
         super().__init__()
         self.encoder, self.parts = encoder, parts
         self.predict = nn.Linear(encoder.dim, parts)
@@ -197,7 +197,7 @@ class Partition(Method):
 class Cluster(Method):
     """Predicts which of ``clusters`` k-means clusters each node's content is of. Of one graph, as Partition."""
 
-    def __init__(self, encoder: Encoder, clusters: int = 10):
+    def __init__(self, encoder: Encoder, clusters: int = GROUPS):
         super().__init__()
         self.encoder, self.clusters = encoder, clusters
         self.predict = nn.Linear(encoder.dim, clusters)
@@ -216,6 +216,9 @@ class ContextLabel(Method):
     those with no label within two hops, are not predicted. In the reference's words LPContextLabel, without correction;
     a node that is one hop and also two hops away counts once here, twice there.
 
+    The labels are no part of the weights: to load a run, hand in such an object again, and to go on with it one with
+    the same labels.
+
         >>> train = cora.splits["public"][0].train
         >>> labels = torch.full_like(cora.y, -1)
         >>> labels[train] = cora.y[train]
@@ -225,6 +228,7 @@ class ContextLabel(Method):
 
     sees_labels = True
     labels: Tensor
+    mark: Tensor  # of the labels, kept with the weights
 
     def __init__(self, encoder: Encoder, labels: Tensor, rounds: int = 50):
         super().__init__()
@@ -235,7 +239,9 @@ class ContextLabel(Method):
             )
         self.encoder, self.rounds = encoder, rounds
         self.register_buffer("labels", labels.long(), persistent=False)
-        self.key = f"selftask.context.{hash(tuple(labels.tolist()))}.{rounds}"  # equal labels, equal contexts
+        self.register_buffer("mark", mark_of([self.labels]))
+        self.own_mark = int(self.mark)
+        self.key = f"selftask.context.{self.own_mark}.{rounds}"  # equal labels, equal contexts
         self.predict = nn.Linear(encoder.dim, int(labels.max()) + 1)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
@@ -244,29 +250,9 @@ class ContextLabel(Method):
                 f"there are labels of {len(self.labels)} nodes, but {graph.num_nodes} nodes in {graph.num_graphs} "
                 "graphs; ContextLabel learns from one whole graph with a label, or -1, for each node"
             )
-        context = graph.remember(self.key, lambda g: label_context(g, self.labels, self.rounds))
+        if int(self.mark) != self.own_mark:
+            raise UserError("the run to go on with learned from other labels; hand in the same ones")
+        context = graph.remember(self.key, lambda g: structure.label_context(g, self.labels, self.rounds))
         asked = (self.labels < 0) & (context.sum(1) > 0)
         shares = self.predict(self.encoder(graph)[asked]).softmax(1)
         return {"context": mean_square(shares, context[asked])}
-
-
-def label_context(graph: Graph, labels: Tensor, rounds: int) -> Tensor:
-    """Shares of the classes among the nodes within two hops, [N, classes], once ``labels`` [N] have spread.
-
-    Each node counts as of the class that has most of it; zeros where no label arrives.
-    """
-    adjacency = structure.adjacency(graph)
-    known = np.flatnonzero((labels >= 0).cpu().numpy())
-    given = np.eye(int(labels.max()) + 1)[labels.cpu().numpy()[known]]
-    scale = 1 / np.maximum(adjacency.sum(1), 1)
-    spread = np.zeros((graph.num_nodes, given.shape[1]))
-    for _ in range(rounds):
-        spread[known] = given
-        spread = np.asarray(scale) * (adjacency @ spread)
-    spread[known] = given
-    votes = np.eye(given.shape[1])[spread.argmax(1)] * (spread.sum(1, keepdims=True) > 0)
-    near = (adjacency + adjacency @ adjacency).tocsr()
-    near.setdiag(0)
-    near.data = np.minimum(near.data, 1)
-    count = near @ votes
-    return torch.from_numpy(count / np.maximum(count.sum(1, keepdims=True), 1)).float().to(graph.device)

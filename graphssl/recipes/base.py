@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from graphssl.backbones import Backbone, backbone, foreign
-from graphssl.balance import BALANCES, MGDA, Balance, Uncertainty
+from graphssl.balance import BALANCES, Balance
 from graphssl.data import Dataset, Transform
 from graphssl.encoder import Encoder
 from graphssl.errors import UserError, unknown
@@ -289,12 +289,10 @@ def names_in(words: str, pool: Iterable[str], what: str) -> list[str]:
 
 
 def balance_named(name: str, tasks: int) -> Balance:
-    """A new Balance of so many tasks by its name in ``BALANCES``; "mgda-raw" is MGDA on gradients as they are."""
-    if name == "mgda-raw":
-        return MGDA(normalize=False)
+    """A new Balance of so many tasks by its name in ``BALANCES``."""
     if name not in BALANCES:
-        raise unknown("balance", name, [*BALANCES, "mgda-raw"])
-    return Uncertainty(tasks) if name == "uncertainty" else BALANCES[name]()
+        raise unknown("balance", name, BALANCES)
+    return BALANCES[name](tasks)
 
 
 def backbone_of(encoder: str | nn.Module, dim_in: int, widths: list[int], **options: Any) -> Backbone:

@@ -40,18 +40,20 @@ def paretognn(
     lr: float = 1e-3, weight_decay: float = 1e-5, epochs: int = 200, batch_size: int | None = None,
     clip: float | None = None,
 ) -> Plan:  # fmt: skip
-    """Five pretext tasks on one encoder, weighed in each step so that no task's loss is raised.
+    """Five pretext tasks on one encoder, weighed in each step by how their gradients agree.
 
     ``tasks`` is "all", or some of features (GraphMAE), link, node-graph (DGI), node-subgraph (GRACE), decorrelation
     (CCA-SSG), parted by commas: ``--set tasks=link`` is a single-task run of the same budget. ``balance`` is "mgda"
     (the paper's: the shortest mixture of gradients of length one), "mgda-raw" (of gradients as they are), "equal",
-    "uncertainty", "pcgrad" or "cagrad". The log has each task's loss and weight.
+    "uncertainty", "pcgrad" or "cagrad". Only "mgda-raw" promises that a small step raises no loss. The log has each
+    task's loss and weight.
 
     Widths, heads, temperatures, shares, learning rate and weight decay are the reference's; it takes 10,000 steps on
     sampled subgraphs, ours 200 on the whole graph, with negatives drawn where there are more than 2,000 nodes.
-    ``graphssl pretrain cora/link --method paretognn`` and then ``graphssl evaluate RUN`` give the paper's four tasks
-    from one encoder; benchmarks/results/multitask.md has them beside the single tasks. Data without a name: the same
-    values for one graph, a GIN for a list of graphs.
+    ``graphssl pretrain cora/link --method paretognn``, then ``graphssl evaluate RUN --protocol
+    node-linear,node-cluster,link-mlp,partition``, give the paper's four tasks from one encoder;
+    benchmarks/results/quality.md has them beside the single tasks. Data without a name: the same values for one graph,
+    a GIN for a list of graphs.
     """
     check_pairs("paretognn", spec.edges, "absent")
     names = names_in(tasks, TASKS, "task of paretognn")

@@ -43,8 +43,10 @@ def scgc(
     The encoder's layers are ``hidden``, ``hidden``, ``inner`` and ``width`` wide. ``hops`` is the length of the
     ``walks`` that each node's neighbours are drawn by, and ``influence`` takes all nodes on them. ``alpha``, ``beta``
     and ``gamma`` weigh the contrast with near nodes, the clusters and the reconstruction. ``warmup`` is the share of
-    training that does nothing else; ``content_nodes`` random nodes are reconstructed in a step. ``negative_nodes`` are
-    drawn for each node to be pushed away from; none: all are, in time that grows with the square of the nodes.
+    training that does nothing else, at ``warmup_lr``, unless the run goes on from one that has; ``content_nodes``
+    random nodes are reconstructed in a step. ``negative_nodes`` are drawn for each node to be pushed away from; none:
+    all are, in time that grows with the square of the nodes. ``run.method.clusters(run.embed())`` says how much each
+    node belongs to each cluster.
     """
     if clusters > spec.nodes:
         raise UserError(f"cannot find {clusters} clusters among {spec.nodes} nodes; choose fewer clusters")
@@ -61,5 +63,6 @@ def scgc(
     )  # fmt: skip
     return Plan(
         method=method, optimizer=adam(lr, weight_decay), epochs=epochs, batch_size=batch_size, clip=clip,
-        schedule=lambda progress: warmup_lr / lr if progress < warmup else 1.0, transform=Transform(undirected=True),
+        schedule=lambda progress: warmup_lr / lr if progress < warmup and not method.settled else 1.0,
+        transform=Transform(undirected=True),
     )  # fmt: skip

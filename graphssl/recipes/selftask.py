@@ -13,6 +13,7 @@ from graphssl.errors import UserError
 from graphssl.masks import Edges, Uniform
 from graphssl.methods import Method, MultiTask
 from graphssl.methods.selftask import (
+    GROUPS,
     AttributeMask,
     AttributeSimilarity,
     Cluster,
@@ -34,6 +35,9 @@ class Task:
     edges: bool = True  # it learns from edges
     groups: bool = False  # it cuts one graph into groups, which those of another have nothing to do with
 
+    def fits(self, spec: Spec) -> bool:
+        return (spec.edges > 0 or not self.edges) and (spec.graphs == 1 or not self.groups)
+
 
 TASKS = {
     "attribute-mask": Task(lambda encoder, mask, groups: AttributeMask(encoder, Uniform(mask)), edges=False),
@@ -48,7 +52,7 @@ TASKS = {
 }
 
 
-def task_named(name: str, spec: Spec, encoder: Encoder, *, mask: float = 0.1, groups: int = 10) -> Method:
+def task_named(name: str, spec: Spec, encoder: Encoder, *, mask: float = 0.1, groups: int = GROUPS) -> Method:
     """The pretext task ``name`` of ``TASKS`` around ``encoder``, which may be shared with others.
 
     Raises UserError for data that the task does not fit.
@@ -74,33 +78,38 @@ def task_named(name: str, spec: Spec, encoder: Encoder, *, mask: float = 0.1, gr
 def selftask(
     spec: Spec, *, tasks: str = "pairwise-distance", balance: str = "mgda", encoder: str | nn.Module = "gcn",
     width: int = 128, layers: int = 2, heads: int = 4, dropout: float = 0.5, norm: str = "none",
-    activation: str = "prelu", pool: str = "mean", mask: float = 0.1, groups: int = 10, lr: float = 0.01,
+    activation: str = "prelu", pool: str = "mean", mask: float = 0.1, groups: int = GROUPS, lr: float = 0.01,
     weight_decay: float = 0.0,
     epochs: int = 200, edge_attr: bool = True, batch_size: int | None = None, clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Basic pretext tasks of the SelfTask paper and of You et al., ICML 2020, without labels: one, or several at once.
 
     ``graphssl pretrain cora --method selftask --set tasks=degree``, or ``tasks=degree,edge-mask``, which ``balance``
-    weighs as in ``paretognn``; "all" takes the nine. They are "attribute-mask" (predict the content
-    of nodes whose content is hidden), "attribute-similarity" (how alike two nodes' content is), "cluster" (the k-means
-    cluster of the content), "cluster-distance" (how near the centres of METIS parts are), "clustering-coefficient",
-    "degree", "edge-mask" (hidden edges against absent ones), "pairwise-distance" (how many hops two nodes are apart)
-    or "partition" (the METIS part). The paper trains each beside the labels and reports that accuracy, so no
-    published figure is of this use; the task that takes labels is ``graphssl.methods.ContextLabel``.
+    weighs as in ``paretognn``; "all" takes those of the nine that fit the data. They are "attribute-mask" (predict the
+    content of nodes whose content is hidden), "attribute-similarity" (how alike two nodes' content is), "cluster" (the
+    k-means cluster of the content), "cluster-distance" (how near the centres of METIS parts are),
+    "clustering-coefficient", "degree", "edge-mask" (hidden edges against absent ones), "pairwise-distance" (how many
+    hops two nodes are apart) or "partition" (the METIS part). The paper trains each beside the labels and reports
+    that accuracy, so no published figure is of this use; the task that takes labels is
+    ``graphssl.methods.ContextLabel``.
 
-    ``mask`` is the share of nodes or edges that are hidden, ``groups`` the number of parts or clusters, as in the
-    reference's Cora and CiteSeer (PubMed: 30); width, dropout and ``lr`` are the reference's too. Its ``weight_decay``
-    of 5e-4 and its ReLU let codes shrink to nothing where no labels hold against it and the loss is a small squared
-    error.
-    "cluster", "cluster-distance" and "partition" are of one graph and refuse a list. ``edge_attr`` lets a GIN's
-    messages carry the edges' attributes where the data has any. Data without a name: the same, and a GIN for a list
-    of graphs.
+    ``mask`` is the share of nodes or edges that are hidden. ``groups`` is the number of parts or clusters; the
+    reference has 10 for Cora and CiteSeer (PubMed: 30), but 10 parts are what the protocol "partition" asks for, and no
+    task should be its own exam. Parts, clusters and similar pairs are those of seed 0, whatever the run's seed is.
+    Width, dropout and ``lr`` are the reference's; its ``weight_decay`` of 5e-4 and its ReLU let codes shrink to nothing
+    where no labels hold against it and the loss is a small squared error.
+
+    "cluster", "cluster-distance" and "partition" are of one graph and refuse a list; all but "attribute-mask",
+    "attribute-similarity" and "cluster" refuse data without edges. ``edge_attr`` lets a GIN's messages carry the edges'
+    attributes where the data has any. Data without a name: the same, and a GIN for a list of graphs.
     """
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
         edge_dim=spec.edge_dim if edge_attr else 0,
     )  # fmt: skip
-    shared, names = Encoder(body, pool=pool), names_in(tasks, TASKS, "task of selftask")
+    shared = Encoder(body, pool=pool)
+    fitting = [name for name, task in TASKS.items() if tasks != "all" or task.fits(spec)]
+    names = names_in(tasks, fitting, "task of selftask")
     made = {name: task_named(name, spec, shared, mask=mask, groups=groups) for name in names}
     return Plan(
         method=MultiTask(made, balance_named(balance, len(made))) if len(made) > 1 else made[names[0]],
