@@ -12,7 +12,7 @@ demo: .venv/ready
 	@echo "1. Pretrain on a small shipped citation graph, without labels (under a minute)"
 	OMP_NUM_THREADS=1 $(BIN)/graphssl pretrain citations-mini --out $(DEMO)/run --overwrite
 	@echo; echo "2. Judge the frozen codes, with controls beside them"
-	OMP_NUM_THREADS=1 $(BIN)/graphssl evaluate $(DEMO)/run
+	OMP_NUM_THREADS=1 $(BIN)/graphssl evaluate $(DEMO)/run --protocol node-linear,node-cluster
 	@echo; echo "3. Draw them: one dot a paper, coloured by a label that pretraining never saw"
 	OMP_NUM_THREADS=1 $(BIN)/graphssl plot $(DEMO)/run --to $(DEMO)/codes.png --overwrite
 

@@ -283,7 +283,7 @@ class Pretrained:
         mark = fingerprint(data)
         plan = replace(self.plan, method=method.eval())
         config = {
-            **self.config, "finetuned": {"dataset": data.name, **chosen},
+            **{k: v for k, v in self.config.items() if k != "best"}, "finetuned": {"dataset": data.name, **chosen},
             "seen": sorted({*self.config["seen"], mark}),
             "labels_seen": sorted({*self.config["labels_seen"], *label_marks(data)}),
         }  # fmt: skip

@@ -11,6 +11,7 @@ import warnings
 import numpy as np
 import scipy.sparse as sp
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from graphssl.errors import UserError
@@ -117,7 +118,7 @@ def content_clusters(graph: Graph, count: int, seed: int = 0) -> Tensor:
     from sklearn.exceptions import ConvergenceWarning
 
     kind = KMeans if graph.num_nodes < MANY else MiniBatchKMeans
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), threadpool_limits(1):  # its threads add in any order
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
         found = kind(count, n_init=10, random_state=seed).fit_predict(content(graph))
     return torch.from_numpy(found.astype(np.int64)).to(graph.device)

@@ -9,6 +9,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor, nn
 
 from graphssl import ops
@@ -110,7 +111,8 @@ class SCGC(Method):
         from sklearn.cluster import KMeans  # slow to import
 
         seed = int(torch.randint(2**31, (), generator=generator, device=codes.device))
-        found = KMeans(len(self.centres), n_init=20, random_state=seed).fit(codes.float().cpu().numpy())
+        with threadpool_limits(1):  # its threads add in any order
+            found = KMeans(len(self.centres), n_init=20, random_state=seed).fit(codes.float().cpu().numpy())
         self.centres.copy_(torch.from_numpy(found.cluster_centers_))
 
 
