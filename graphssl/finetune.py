@@ -22,6 +22,23 @@ from graphssl.train import generator_for, seeded
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
+def labelled_rows(data: Dataset, y: Tensor, split: str | None) -> tuple[str, Tensor, Tensor]:
+    """Name, and labelled training and validation rows, of the first repeat of ``split``; None: the first split.
+
+    Raises UserError where there is no such split, or none of its training rows has a label in ``y``.
+    """
+    if not data.splits:
+        raise UserError(f"data set {data.name!r} has no split to learn labels on; give one with splits")
+    name = split or next(iter(data.splits))
+    if name not in data.splits:
+        raise unknown(f"split of {data.name}", name, data.splits)
+    parts = data.splits[name][0]
+    train, val = (rows[known(y[rows])] for rows in (parts.train, parts.val))
+    if not len(train):
+        raise UserError(f"split {name!r} of {data.name!r} has no labelled training rows; choose another")
+    return name, train, val
+
+
 def finetune(
     encoder: Encoder, data: Dataset, transform: Transform, *, split: str | None = None, epochs: int = 100,
     lr: float = 1e-3, head_lr: float = 1e-2, weight_decay: float = 1e-4, batch_size: int = 32, seed: int = 0,
@@ -35,21 +52,14 @@ def finetune(
     """
     if data.y is None or data.task == "link":
         raise UserError(f"data set {data.name!r} has no labels to finetune on; give one that has")
-    if not data.splits:
-        raise UserError(f"data set {data.name!r} has no split to finetune on; give one with splits")
-    name = split or next(iter(data.splits))
-    if name not in data.splits:
-        raise unknown(f"split of {data.name}", name, data.splits)
+    name, train, val = labelled_rows(data, data.y, split)
     rates = {"lr": lr, "head_lr": head_lr, "weight_decay": weight_decay}
     counts = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     for key, value in {**rates, **counts}.items():
         check(key, value, float if key in rates else int)
     if epochs < 1:
         raise UserError(f"epochs is {epochs}; finetune for 1 or more")
-    parts, device = data.splits[name][0], encoder.device
-    train, val = (rows[known(data.y[rows])] for rows in (parts.train, parts.val))
-    if not len(train):
-        raise UserError(f"split {name!r} of {data.name!r} has no labelled training rows; choose another")
+    device = encoder.device
     loss_of, width = loss_for(data.y[torch.cat([train, val])])
     encoder = copy.deepcopy(encoder)
     with seeded(seed):

@@ -19,8 +19,8 @@ from torch import Generator, Tensor, nn
 from graphssl.data import Dataset
 from graphssl.data.loader import Batches, Full
 from graphssl.encoder import Encoder
-from graphssl.errors import Diverged, UserError, unknown
-from graphssl.finetune import batches_of, known, one_pass
+from graphssl.errors import Diverged, UserError
+from graphssl.finetune import batches_of, labelled_rows, one_pass
 from graphssl.losses import standardise
 from graphssl.pretrained import Pretrained, fingerprint, label_marks
 from graphssl.recipes.base import Spec, check
@@ -68,8 +68,9 @@ def was(
         raise UserError(f"epochs is {epochs}; choose 1 or more")
     start = _untrained(runs[0], seed) if student is None else student
     data = start.data(labelled)
-    name, train, val = _rows(data, split)
-    assert data.y is not None
+    if data.y is None or data.task == "link" or data.y.is_floating_point() or data.y.numel() != len(data.y):
+        raise UserError(f"was learns classes, one an item, and data set {data.name!r} has none; give one that has")
+    name, train, val = labelled_rows(data, data.y, split)
     y = data.y.flatten().long()
     classes = int(y[torch.cat([train, val])].max()) + 1
     mark, marks = fingerprint(data), label_marks(data)
@@ -218,22 +219,6 @@ def _train(
     head.load_state_dict(kept[1])
     encoder.eval()
     return lines
-
-
-def _rows(data: Dataset, split: str | None) -> tuple[str, Tensor, Tensor]:
-    """Name, and labelled training and validation rows, of the first repeat of ``split``; None: the first split."""
-    if data.y is None or data.task == "link" or data.y.is_floating_point() or data.y.numel() != len(data.y):
-        raise UserError(f"was learns classes, one an item, and data set {data.name!r} has none; give one that has")
-    if not data.splits:
-        raise UserError(f"data set {data.name!r} has no split to learn on; give one with splits")
-    name = split or next(iter(data.splits))
-    if name not in data.splits:
-        raise unknown(f"split of {data.name}", name, data.splits)
-    parts = data.splits[name][0]
-    train, val = (rows[known(data.y[rows])] for rows in (parts.train, parts.val))
-    if not len(train):
-        raise UserError(f"split {name!r} of {data.name!r} has no labelled training rows; choose another")
-    return name, train, val
 
 
 def _loader(data: Dataset, start: Pretrained, batch_size: int, seed: int) -> Full | Batches:

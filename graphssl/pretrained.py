@@ -9,7 +9,7 @@ import inspect
 import json
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -48,27 +48,26 @@ def dataset_of(data: Any) -> Dataset:
 
 def fingerprint(dataset: Dataset) -> str:
     """A hash of the graphs' content and edges; labels and splits are no part of it."""
-    digest = hashlib.sha256()
-
-    def add(value: Content | Tensor | None) -> None:
-        if isinstance(value, Rows):
-            for part in (value.csr.ptr, value.csr.col, value.value):
-                add(part)
-        elif isinstance(value, Tensor):
-            digest.update(f"{tuple(value.shape)}{value.dtype}".encode())
-            digest.update(np.ascontiguousarray(value.cpu().numpy()).data)
-
-    for graph in dataset.graphs:
-        for value in (graph.x, graph.edge_index, graph.edge_weight, graph.edge_attr, graph.pos):
-            add(value)
-    return digest.hexdigest()[:32]
+    fields = ("x", "edge_index", "edge_weight", "edge_attr", "pos")
+    return hashed(getattr(graph, field) for graph in dataset.graphs for field in fields)
 
 
 def label_marks(dataset: Dataset) -> set[str]:
-    """By what a run remembers whose labels it has seen: the graphs, and the labels, which a link set keeps too."""
-    y = dataset.as_nodes().y
-    known = set() if y is None else {hashlib.sha256(np.ascontiguousarray(y.cpu().numpy()).data).hexdigest()[:32]}
-    return {fingerprint(dataset), *known}
+    """By what a run remembers whose labels it has seen: the graphs, and content with labels, the same in a link set."""
+    nodes = dataset.as_nodes()
+    return {fingerprint(dataset), hashed([nodes.y, *(graph.x for graph in nodes.graphs)])}
+
+
+def hashed(values: Iterable[Content | Tensor | None]) -> str:
+    """A hash of tensors and sparse rows, their shapes and kinds of numbers."""
+    digest = hashlib.sha256()
+    for value in values:
+        parts = (value.csr.ptr, value.csr.col, value.value) if isinstance(value, Rows) else (value,)
+        for part in parts:
+            if isinstance(part, Tensor):
+                digest.update(f"{tuple(part.shape)}{part.dtype}".encode())
+                digest.update(np.ascontiguousarray(part.cpu().numpy()).data)
+    return digest.hexdigest()[:32]
 
 
 def versions() -> dict[str, str]:
