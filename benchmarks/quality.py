@@ -117,7 +117,12 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
     "heterophily": (
         "Who wins where neighbours differ: node classification on ten splits, all at width 64 and 200 epochs",
         [
-            Cell(s, m, (*SMALL, "first_width=64") if m in ("maskgae", "gae", "vgae") else SMALL)
+            Cell(
+                s,
+                m,
+                (*SMALL, "first_width=64") if m in ("maskgae", "gae", "vgae") else SMALL,
+                full=s == "tolokers" and m in ("bandana", "s2gae"),
+            )
             for s in ("chameleon-filtered", "actor", "twitch-engb", "tolokers")
             for m in ("graphmae", "bandana", "maskgae", "s2gae", "gae", "vgae", "graphmae2")
         ],
