@@ -206,7 +206,8 @@ class Pretrained:
         """
         data = self.data(dataset)
         mark, config = fingerprint(data), self.config
-        if label_marks(data) & set(config["labels_seen"]):
+        known = label_marks(data) & set(config["labels_seen"])
+        if mark in known or (known and any(get_protocol(name).labels for name in names_of(protocol, data))):
             raise UserError(
                 f"this run was trained on labels of {data.name!r}, and protocols judge codes that have seen none; "
                 "use predict() of a finetuned run, or evaluate the run before it was finetuned"

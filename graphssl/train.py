@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
@@ -50,6 +50,12 @@ def memory_advice(what: str) -> Iterator[None]:
         ) from error
 
 
+def check_names(method: Method, named: Iterable[str]) -> None:
+    """Raises UserError where a loss has a name that a log line has of its own."""
+    if taken := RESERVED & {*named}:
+        raise UserError(f"{type(method).__name__} calls a loss {min(taken)!r}, which the log needs; rename it")
+
+
 def train(
     method: Method,
     batches: Callable[[int], Graph],
@@ -83,11 +89,9 @@ def train(
         with seeded(int(torch.randint(2**62, (), generator=generator, device=device)), device):
             with autocast():
                 losses = method(graph, generator)
+                check_names(method, losses)
                 total = method.total(losses)
-                if taken := RESERVED & {*losses, *method.logged()}:
-                    raise UserError(
-                        f"{type(method).__name__} calls a loss {min(taken)!r}, which the log needs; rename it"
-                    )
+                check_names(method, method.logged())
             if not total.isfinite():
                 shown = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
                 raise Diverged(

@@ -62,8 +62,8 @@ def test_what_comes_back(run):
 @pytest.mark.parametrize("method", sorted({*graphssl.list_methods()} - {*BASELINES}))
 def test_every_method_pretrains_both_kinds_of_set(method):
     settings = {"width": 16, "epochs": 2, "progress": False}
-    node = graphssl.pretrain(cited(), method, **settings)
-    assert node.embed().isfinite().all()
+    if method not in ("infograph", "graphcl", "simgrace"):  # which tell graphs from one another
+        assert graphssl.pretrain(cited(), method, **settings).embed().isfinite().all()
     graphs = graphssl.pretrain(molecules(), method, batch_size=8, **settings)
     assert graphs.embed().shape == (30, graphs.encoder.dim)
     assert graphs.encoder.dim % 16 == 0
