@@ -121,7 +121,7 @@ def pretrain(
     if ancestor is not None:
         store.load_tensors(plan.method, store.tensors_of(ancestor.method), "the run to go on from")
     own = recipe.name == "custom"
-    labels = label_marks(data) if plan.method.sees_labels else set()
+    labels = label_marks(data, mark) if plan.method.sees_labels else set()
     config: dict[str, Any] = {
         "format": store.FORMAT, "method": type(plan.method).__name__ if own else recipe.name, "recipe": recipe.name,
         "settings": {k: v for k, v in chosen.items() if not isinstance(v, nn.Module)},

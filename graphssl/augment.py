@@ -49,8 +49,7 @@ def _degree(graph: Graph) -> Tensor:
 
 def _eigenvector(graph: Graph) -> Tensor:
     """Centrality [N] of nodes that central ones point at, of length one in each graph."""
-    members = CSR(pointers(graph.batch, graph.num_graphs), torch.arange(graph.num_nodes, device=graph.device), None,
-                  (graph.num_graphs, graph.num_nodes))  # fmt: skip
+    members = ops.groups(graph.batch, graph.num_graphs)
     x = torch.ones(graph.num_nodes, 1, device=graph.device)
     for _ in range(ROUNDS):
         x = x + ops.spmm(graph.csr, x)  # with its own, else it swings where the graph has two sides
@@ -125,7 +124,7 @@ def _drop(graph: Graph, columns: float | Tensor, edges: float | Tensor, generato
 def _rarity(central: Tensor, part: Tensor, count: int) -> Tensor:
     """(max - s) / (max - mean) of s = log ``central`` [M] within each part, 1 on average; ``part`` [M] ascends."""
     score = central.clamp(min=LEAST).log()
-    members = CSR(pointers(part, count), torch.arange(len(score), device=score.device), None, (count, len(score)))
+    members = ops.groups(part, count)
     top, mean = (ops.segment_reduce(members, score, how)[part] for how in ("max", "mean"))
     varies = top - mean > 1e-4  # else all are equal, up to rounding
     return torch.where(varies, (top - score) / torch.where(varies, top - mean, 1.0), 1.0)

@@ -67,6 +67,4 @@ def pool(graph: Graph, codes: Tensor, how: str) -> Tensor:
     """The mean, sum or max of the ``codes`` [N, D] of each graph's nodes, [B, D]; zeros for a graph without nodes."""
     if how not in POOLS:
         raise unknown("pooling", how, POOLS)
-    ptr = ops.pointers(graph.batch, graph.num_graphs)
-    members = ops.CSR(ptr, torch.arange(len(codes), device=codes.device), None, (graph.num_graphs, len(codes)))
-    return ops.segment_reduce(members, codes, how)
+    return ops.segment_reduce(ops.groups(graph.batch, graph.num_graphs), codes, how)

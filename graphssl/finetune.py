@@ -39,6 +39,15 @@ def labelled_rows(data: Dataset, y: Tensor, split: str | None) -> tuple[str, Ten
     return name, train, val
 
 
+def loader_for(
+    data: Dataset, transform: Transform, device: torch.device, batch_size: int, seed: int
+) -> Full | Batches:  # fmt: skip
+    """Batches of a graph set, the whole graph of any other."""
+    if data.task == "graph":
+        return Batches(data, transform, device, batch_size, seed)
+    return Full(data, transform, device)
+
+
 def finetune(
     encoder: Encoder, data: Dataset, transform: Transform, *, split: str | None = None, epochs: int = 100,
     lr: float = 1e-3, head_lr: float = 1e-2, weight_decay: float = 1e-4, batch_size: int = 32, seed: int = 0,
@@ -67,11 +76,7 @@ def finetune(
     head = head.to(device)
     groups = [{"params": encoder.parameters(), "lr": lr}, {"params": head.parameters(), "lr": head_lr}]
     optimizer = torch.optim.Adam(groups, weight_decay=weight_decay)
-    loader: Full | Batches
-    if data.task == "graph":
-        loader = Batches(data, transform, device, batch_size, seed)
-    else:
-        loader = Full(data, transform, device)
+    loader = loader_for(data, transform, device, batch_size, seed)
     best, kept = float("inf"), (encoder.state_dict(), head.state_dict())
     lines: list[dict[str, float]] = []
     for epoch in range(epochs):

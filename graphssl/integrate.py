@@ -20,7 +20,7 @@ from graphssl.data import Dataset
 from graphssl.data.loader import Batches, Full
 from graphssl.encoder import Encoder
 from graphssl.errors import Diverged, UserError
-from graphssl.finetune import batches_of, labelled_rows, one_pass
+from graphssl.finetune import batches_of, labelled_rows, loader_for, one_pass
 from graphssl.losses import standardise
 from graphssl.pretrained import Pretrained, fingerprint, label_marks
 from graphssl.recipes.base import Spec, check
@@ -73,7 +73,8 @@ def was(
     name, train, val = labelled_rows(data, data.y, split)
     y = data.y.flatten().long()
     classes = int(y[torch.cat([train, val])].max()) + 1
-    mark, marks = fingerprint(data), label_marks(data)
+    mark = fingerprint(data)
+    marks = label_marks(data, mark)
     for run in (*runs, start):
         if marks & set(run.config["labels_seen"]) and run.config.get("finetuned", {}).get("split") != name:
             raise UserError(f"{run!r} has seen labels of other rows than the training part of {name!r}; leave it out")
@@ -86,8 +87,9 @@ def was(
         with seeded(seed):
             head, weigher = nn.Linear(encoder.dim, classes), Weigher(classes, len(teachers))
         head, weigher = head.to(device), weigher.to(device)
+        loader = loader_for(data, start.plan.transform, device, batch_size, seed)
         lines = _train(
-            encoder, head, weigher, views, y, _loader(data, start, batch_size, seed), train, val, _names(teachers),
+            encoder, head, weigher, views, y, loader, train, val, _names(teachers),
             epochs=epochs, lr=lr, weight_decay=weight_decay, beta=beta, temperature=temperature, momentum=momentum,
             seed=seed,
         )  # fmt: skip
@@ -219,12 +221,6 @@ def _train(
     head.load_state_dict(kept[1])
     encoder.eval()
     return lines
-
-
-def _loader(data: Dataset, start: Pretrained, batch_size: int, seed: int) -> Full | Batches:
-    if data.task == "graph":
-        return Batches(data, start.plan.transform, start.device, batch_size, seed)
-    return Full(data, start.plan.transform, start.device)
 
 
 def _names(teachers: Sequence[Any]) -> list[str]:

@@ -52,10 +52,13 @@ def fingerprint(dataset: Dataset) -> str:
     return hashed(getattr(graph, field) for graph in dataset.graphs for field in fields)
 
 
-def label_marks(dataset: Dataset) -> set[str]:
-    """By what a run remembers whose labels it has seen: the graphs, and content with labels, the same in a link set."""
+def label_marks(dataset: Dataset, mark: str) -> set[str]:
+    """By what a run remembers whose labels it has seen: the graphs, and content with labels, the same in a link set.
+
+    ``mark`` is the data set's fingerprint.
+    """
     nodes = dataset.as_nodes()
-    return {fingerprint(dataset), hashed([nodes.y, *(graph.x for graph in nodes.graphs)])}
+    return {mark, hashed([nodes.y, *(graph.x for graph in nodes.graphs)])}
 
 
 def hashed(values: Iterable[Content | Tensor | None]) -> str:
@@ -206,7 +209,7 @@ class Pretrained:
         """
         data = self.data(dataset)
         mark, config = fingerprint(data), self.config
-        known = label_marks(data) & set(config["labels_seen"])
+        known = label_marks(data, mark) & set(config["labels_seen"]) if config["labels_seen"] else set()
         if mark in known or (known and any(get_protocol(name).labels for name in names_of(protocol, data))):
             raise UserError(
                 f"this run was trained on labels of {data.name!r}, and protocols judge codes that have seen none; "
@@ -285,7 +288,7 @@ class Pretrained:
         config = {
             **{k: v for k, v in self.config.items() if k != "best"}, "finetuned": {"dataset": data.name, **chosen},
             "seen": sorted({*self.config["seen"], mark}),
-            "labels_seen": sorted({*self.config["labels_seen"], *label_marks(data)}),
+            "labels_seen": sorted({*self.config["labels_seen"], *label_marks(data, mark)}),
         }  # fmt: skip
         return Pretrained(plan, self.recipe, config, dataset=data, lines=lines, module=self.module, head=head)
 

@@ -104,9 +104,10 @@ def run(
     monitor = Monitor(method.encoder, batches.sample(), plan.epochs, where)
     log = Log(folder, batches.per_epoch, store.read_metrics(folder) if folder is not None else [], partial_sums)
     monitor.go_on(log.lines)
-    for logged in log.lines if stop else []:
-        same = logged.keys() - LOOKED == log.lines[-1].keys() - LOOKED  # the same losses as now
-        stop.done(logged, method.settled and same)  # type: ignore[union-attr]
+    if stop:
+        for logged in log.lines:
+            same = logged.keys() - LOOKED == log.lines[-1].keys() - LOOKED  # the same losses as now
+            stop.done(logged, method.settled and same)
     saver = Saver(folder, method, optimizer, best)
     bar = tqdm(
         total=plan.epochs, initial=start // batches.per_epoch, desc=where, unit="epoch", dynamic_ncols=True,

@@ -7,6 +7,7 @@ CPU, whatever the Graph's device is, and hold nothing N x N.
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -114,14 +115,20 @@ def content_clusters(graph: Graph, count: int, seed: int = 0) -> Tensor:
     """
     if not 1 <= count <= graph.num_nodes:
         raise UserError(f"cannot find {count} clusters in {graph.num_nodes} nodes; choose from 1 to {graph.num_nodes}")
+    found = k_means(content(graph), count, seed).labels_
+    return torch.from_numpy(found.astype(np.int64)).to(graph.device)
+
+
+def k_means(rows: np.ndarray | sp.csr_matrix, count: int, seed: int, starts: int = 10) -> Any:
+    """scikit-learn's k-means fitted to ``rows`` [N, D], the best of ``starts``; in mini-batches from 20,000 rows on."""
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
-    kind = KMeans if graph.num_nodes < MANY else MiniBatchKMeans
-    with warnings.catch_warnings(), threadpool_limits(1):  # its threads add in any order
+    kind = KMeans if rows.shape[0] < MANY else MiniBatchKMeans
+    # Sums over several threads come in any order, and k-means makes much of a last digit.
+    with warnings.catch_warnings(), threadpool_limits(1):
         warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
-        found = kind(count, n_init=10, random_state=seed).fit_predict(content(graph))
-    return torch.from_numpy(found.astype(np.int64)).to(graph.device)
+        return kind(count, n_init=starts, random_state=seed).fit(rows)
 
 
 def similar_pairs(graph: Graph, count: int = 3, seed: int = 0) -> tuple[Tensor, Tensor]:

@@ -91,7 +91,8 @@ def train(
                 losses = method(graph, generator)
                 check_names(method, losses)
                 total = method.total(losses)
-                check_names(method, method.logged())
+                beside = method.logged()
+                check_names(method, beside)
             if not total.isfinite():
                 shown = ", ".join(f"{name} {loss.item():g}" for name, loss in losses.items())
                 raise Diverged(
@@ -104,4 +105,4 @@ def train(
         optimizer.step()
         method.after_step((step + 1) / steps)
         parts = {name: loss.detach() for name, loss in losses.items()}
-        yield step + 1, {**method.logged(), **parts, "loss": total.detach()}
+        yield step + 1, {**beside, **parts, "loss": total.detach()}

@@ -6,6 +6,7 @@ from graphssl.ops.choose import using as using
 from graphssl.ops.contrast import info_nce as info_nce
 from graphssl.ops.contrast import scaled_cosine as scaled_cosine
 from graphssl.ops.csr import CSR as CSR
+from graphssl.ops.csr import groups as groups
 from graphssl.ops.csr import places as places
 from graphssl.ops.csr import pointers as pointers
 from graphssl.ops.message import gat_attention as gat_attention

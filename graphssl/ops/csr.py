@@ -198,3 +198,8 @@ def pointers(sorted_or_not: Tensor, size: int) -> Tensor:
     """Where each of ``size`` rows starts once its members [E] stand in order, [size + 1]."""
     counts = torch.bincount(sorted_or_not, minlength=size)
     return torch.cat([counts.new_zeros(1), counts.cumsum(0)])
+
+
+def groups(part: Tensor, count: int) -> CSR:
+    """The ``count`` groups of elements as rows of a CSR whose columns are the elements; ``part`` [M] ascends."""
+    return CSR(pointers(part, count), torch.arange(len(part), device=part.device), None, (count, len(part)))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from scipy.sparse import csr_matrix
-from sklearn.cluster import KMeans, MiniBatchKMeans
-from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
@@ -19,10 +16,10 @@ from graphssl.data.splits import labelled
 from graphssl.errors import UserError
 from graphssl.probes.base import Exam, Examiner, Exams, Fitted, Protocol, Seen, labels, register
 from graphssl.probes.metrics import Metric, adjusted_rand, matched_accuracy, matched_f1, mutual_information
+from graphssl.structure import MANY, k_means
 
 SEEDS = 5
 STARTS = 10  # of k-means for each seed, the one with the least inertia counts
-MANY = 20_000  # from here on k-means goes in mini-batches
 METRICS: dict[str, Metric] = {
     "NMI": mutual_information,
     "ARI": adjusted_rand,
@@ -60,12 +57,8 @@ def fit_kmeans(seen: Seen[Crowd], seeds: tuple[int, ...]) -> Fitted[Crowd]:
     As fit_node_clustering in src/evaluator.py, github.com/jumxglhf/ParetoGNN, commit 876622b: five seeds of what was
     scikit-learn's default, ten starts each, scored by the V-measure, which is the NMI.
     """
-    kind = KMeans if len(seen.train.codes) < MANY else MiniBatchKMeans
-    # Sums over several threads come in any order, and k-means makes much of a last digit.
-    with warnings.catch_warnings(), threadpool_limits(1):
-        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer distinct rows than clusters
-        rows = _rows(seen.train.codes)
-        models = [kind(seen.train.classes, n_init=STARTS, random_state=seed).fit(rows) for seed in seeds]
+    rows = _rows(seen.train.codes)
+    models = [k_means(rows, seen.train.classes, seed, STARTS) for seed in seeds]
 
     def predict(crowd: Crowd) -> dict[str, Tensor]:
         with threadpool_limits(1):

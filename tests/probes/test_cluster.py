@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.cluster import KMeans
 
+from graphssl import structure
 from graphssl.data.dataset import Dataset
 from graphssl.errors import UserError
 from graphssl.graph import Graph
@@ -146,8 +147,8 @@ def test_nodes_without_a_label_are_clustered_and_not_scored():
 def test_many_nodes_go_in_mini_batches_and_sparse_rows_stay_sparse(monkeypatch):
     codes, y = crowd()
     plain = judge(codes, one_graph(y), "node-cluster")
-    monkeypatch.setattr(cluster, "KMeans", None)  # it is not asked
-    monkeypatch.setattr(cluster, "MANY", 90)
+    monkeypatch.setattr("sklearn.cluster.KMeans", None)  # it is not asked
+    monkeypatch.setattr(structure, "MANY", 90)
     assert judge(codes, one_graph(y), "node-cluster").score == pytest.approx(plain.score, abs=20)
     assert judge(F.one_hot(y).float(), one_graph(y), "node-cluster").score == pytest.approx(100)
     wide = torch.zeros(90, 100)
