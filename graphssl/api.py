@@ -18,7 +18,7 @@ from graphssl import runner, store
 from graphssl.backbones import evaluating, foreign
 from graphssl.data import Dataset, Transform, is_path
 from graphssl.data.loader import Batches, Full
-from graphssl.encoder import Encoder, pool
+from graphssl.encoder import Encoder
 from graphssl.errors import UserError
 from graphssl.methods import Method
 from graphssl.monitor import EarlyStop
@@ -118,6 +118,8 @@ def pretrain(
         chosen["encoder"] = copy.deepcopy(module)
     with seeded(seed), memory_advice("building the model"):
         plan = recipe.plan(spec, chosen)
+    if plan.tokenizer is not None and data.items is not None:
+        data = data.tokenize(plan.tokenizer)
     if ancestor is not None:
         store.load_tensors(plan.method, store.tensors_of(ancestor.method), "the run to go on from")
     own = recipe.name == "custom"
@@ -146,7 +148,8 @@ def pretrain(
         batches: Full | Batches
         best = None
         if data.task == "graph":
-            batches = Batches(data, plan.transform, target, plan.batch_size or 32, seed)
+            size = plan.batch_size or 32
+            batches = Batches(data, plan.transform, target, size, seed, alter=plan.alter, views=plan.views)
         else:
             kept, pairs = hold_out(data, plan.select, seed)
             batches = Full(kept, plan.transform, target)
@@ -290,7 +293,6 @@ def _codes_of(module: nn.Module, data: Dataset, pooling: str) -> Callable[[Datas
 
     def codes_of(data: Dataset) -> Tensor:
         with evaluating(encoder):
-            how = lambda graph, codes: pool(graph, codes, pooling)  # noqa: E731
-            return embed(encoder, how, data, encoder.transform or Transform(), data.level, encoder.device)
+            return embed(encoder, data, encoder.transform or Transform(), data.level, encoder.device)
 
     return codes_of

@@ -9,25 +9,29 @@ from torch import Tensor, nn
 
 from graphssl import ops
 from graphssl.backbones import Backbone
-from graphssl.errors import unknown
+from graphssl.errors import UserError, unknown
 from graphssl.graph import Graph
 
 POOLS = ("mean", "sum", "max")
+CLASS = "class"  # reads the class token instead
 
 
 class Encoder(nn.Module):
     """A backbone and its readout: codes of nodes [N, dim] and, pooled, codes of graphs [B, dim].
 
     ``read`` says which layers the codes are made of: "last", or "all" laid side by side. ``unit`` scales each node's
-    codes to length one. ``pool`` is "mean", "sum" or "max".
+    codes to length one. ``pool`` is "mean", "sum" or "max", or, of a
+    transformer with extra tokens, "class": the first of these is a graph's code.
     """
 
     def __init__(self, backbone: Backbone, read: str = "last", pool: str = "mean", unit: bool = False):
         super().__init__()
         if read not in ("last", "all"):
             raise unknown("readout", read, ("last", "all"))
-        if pool not in POOLS:
-            raise unknown("pooling", pool, POOLS)
+        if pool not in (*POOLS, CLASS):
+            raise unknown("pooling", pool, (*POOLS, CLASS))
+        if pool == CLASS and (read != "last" or not getattr(backbone, "extra", 0)):
+            raise UserError("pool='class' needs a transformer with a class token; choose 'mean', 'sum' or 'max'")
         self.backbone, self.read, self.pooling, self.unit = backbone, read, pool, unit
         self.transform: Callable[[Graph], Graph] | None = None  # what a graph goes through first; a recipe sets it
         self.dim_in = backbone.dim_in
@@ -58,9 +62,16 @@ class Encoder(nn.Module):
             codes = codes if rows is None else codes[rows]
         return torch.nn.functional.normalize(codes, dim=1) if self.unit else codes
 
+    def of_graphs(self, graph: Graph) -> Tensor:
+        """Codes of the graphs, [B, dim]."""
+        if self.pooling != CLASS:
+            return self.pool(graph, self(graph))
+        codes = self.backbone.whole(graph, graph.x)[1][:, 0]  # type: ignore[operator]
+        return torch.nn.functional.normalize(codes, dim=1) if self.unit else codes
+
     def pool(self, graph: Graph, codes: Tensor) -> Tensor:
-        """Codes of nodes [N, dim] to codes of graphs [B, dim]."""
-        return pool(graph, codes, self.pooling)
+        """Codes of nodes [N, dim] to codes of graphs [B, dim], by their mean where the class token is read."""
+        return pool(graph, codes, "mean" if self.pooling == CLASS else self.pooling)
 
 
 def pool(graph: Graph, codes: Tensor, how: str) -> Tensor:

@@ -132,8 +132,7 @@ def one_pass(
     encoder.train(optimizer is not None)
     total = 0.0
     for graph, part in batches_of(loader, rows):
-        codes = encoder(graph)
-        codes = codes[part.to(codes.device)] if isinstance(loader, Full) else encoder.pool(graph, codes)
+        codes = encoder(graph)[part.to(encoder.device)] if isinstance(loader, Full) else encoder.of_graphs(graph)
         loss = loss_of(head(codes), y[part].to(codes.device))
         if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)
@@ -149,4 +148,4 @@ def batches_of(loader: Full | Batches, rows: Tensor) -> Iterator[tuple[Graph, Te
         yield loader.graph, rows
         return
     for part in rows.split(loader.batch_size):
-        yield Graph.stack([loader.graphs[i] for i in part.tolist()]).to(loader.device), part
+        yield loader.of(part.tolist()), part

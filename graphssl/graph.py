@@ -123,6 +123,25 @@ class Graph:
             edge_index=torch.cat(edges, dim=1), batch=torch.cat(batch), sizes=tuple(sizes), **stacked,
         )  # fmt: skip
 
+    def parts(self) -> list[Graph]:
+        """The graphs one by one, as ``stack`` would take them."""
+        ends = np.cumsum([0, *self.sizes]).tolist()
+        cuts = torch.searchsorted(self.edge_index[1].contiguous(), torch.tensor(ends, device=self.device)).tolist()
+        found = []
+        for b, size in enumerate(self.sizes):
+            node, edge = slice(ends[b], ends[b + 1]), slice(cuts[b], cuts[b + 1])
+            places = (
+                torch.arange(*node.indices(self.num_nodes), device=self.device) if isinstance(self.x, Rows) else node
+            )
+            along = {k: v[edge] for k in ("edge_attr", "edge_weight") if (v := getattr(self, k)) is not None}
+            along |= {k: v[node] for k in ("pos", "rows") if (v := getattr(self, k)) is not None}
+            along |= {} if self.items is None else {"items": self.items[b : b + 1]}
+            found.append(Graph(
+                x=self.x[places], edge_index=self.edge_index[:, edge] - ends[b], sizes=(size,), # type: ignore[index]
+                batch=torch.zeros(size, dtype=torch.long, device=self.device), **along,
+            ))  # fmt: skip
+        return found
+
     def __repr__(self) -> str:
         carried = [f.name for f in fields(self)[4:] if getattr(self, f.name) is not None]
         more = f", with {', '.join(carried)}" if carried else ""

@@ -105,6 +105,14 @@ def mean_square(pred: Tensor, target: Tensor | ops.Rows) -> Tensor:
 
 
 @full_precision
+def normalize_rows(rows: Tensor) -> Tensor:
+    """Each row [M, D] less its mean and divided by its deviation (over D - 1): MAE's normalised pixels."""
+    return (rows - rows.mean(-1, keepdim=True)) / (
+        rows.var(-1, keepdim=True, correction=min(1, rows.size(-1) - 1)) + 1e-6
+    ).sqrt()
+
+
+@full_precision
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean of -log softmax(``logits`` [M, C]) at the classes ``target`` [M]; zero where there are no rows."""
     return F.cross_entropy(logits, target, reduction="sum") / max(1, len(target))

@@ -25,9 +25,9 @@ from tqdm import tqdm
 
 from graphssl import store
 from graphssl.backbones import evaluating
-from graphssl.data import Dataset, Transform, is_path, load_dataset, to_dataset
+from graphssl.data import Dataset, is_path, load_dataset, to_dataset
 from graphssl.data.loader import Batches
-from graphssl.encoder import Encoder, pool
+from graphssl.encoder import CLASS, Encoder, pool
 from graphssl.errors import UserError, unknown
 from graphssl.finetune import finetune
 from graphssl.graph import Graph
@@ -47,7 +47,9 @@ def dataset_of(data: Any) -> Dataset:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A hash of the graphs' content and edges; labels and splits are no part of it."""
+    """A hash of the graphs' content and edges, or of raw items; labels and splits are no part of it."""
+    if dataset.items is not None:
+        return hashed(iter(dataset.items.values))
     fields = ("x", "edge_index", "edge_weight", "edge_attr", "pos")
     return hashed(getattr(graph, field) for graph in dataset.graphs for field in fields)
 
@@ -85,18 +87,15 @@ def versions() -> dict[str, str]:
 
 @torch.no_grad()
 def embed(
-    encode: Callable[[Graph], Tensor], pooled: Callable[[Graph, Tensor], Tensor], dataset: Dataset,
-    transform: Callable[[Graph], Graph], level: str, device: torch.device | str,
-) -> Tensor:  # fmt: skip
+    encoder: Encoder, dataset: Dataset, transform: Callable[[Graph], Graph], level: str, device: torch.device | str
+) -> Tensor:
     """Codes on the CPU: [N, D] of all nodes in order (``level`` "node") or [B, D] of all graphs ("graph")."""
     if level not in ("node", "graph"):
         raise unknown("level", level, ("node", "graph"))
-    parts = []
+    encode = encoder.of_graphs if level == "graph" else encoder
     with memory_advice(f"embedding {dataset.name}"):
-        for graph in Batches(dataset, transform, device, batch_size=256).in_order():
-            codes = encode(graph)
-            parts.append((pooled(graph, codes) if level == "graph" else codes).float().cpu())
-    return torch.cat(parts)
+        batches = Batches(dataset, transform, device, batch_size=256).in_order()
+        return torch.cat([encode(graph).float().cpu() for graph in batches])
 
 
 PRETEXT = "its pretext task was of the kind that {} asks: not comparable with methods that never saw one"
@@ -167,10 +166,18 @@ class Pretrained:
             self.dataset = found
         chosen = self.dataset if dataset is None else dataset_of(dataset)
         assert chosen is not None
-        if chosen.dim != spec["dim"] and self.encoder.reads_content:
+        if self.plan.tokenizer is not None:
+            if chosen.items is None:
+                raise UserError(
+                    f"this run was pretrained on {spec['kind']}, but {chosen.name!r} holds graphs; give {spec['kind']}"
+                )
+            chosen = chosen.tokenize(self.plan.tokenizer)
+            if dataset is None:
+                self.dataset = chosen
+        if chosen.dim != self.encoder.dim_in and self.encoder.reads_content:
             raise UserError(
-                f"{chosen.name!r} has {chosen.dim} features a node, but the encoder was pretrained on {spec['dim']} "
-                f"({spec['name']}); give data of that width, or pretrain on this"
+                f"{chosen.name!r} has {chosen.dim} features a node, but the encoder was pretrained on "
+                f"{self.encoder.dim_in} ({spec['name']}); give data of that width, or pretrain on this"
             )
         if self.encoder.transductive and fingerprint(chosen) != self.config["fingerprint"]:
             raise UserError(
@@ -186,7 +193,7 @@ class Pretrained:
 
     def _codes(self, encoder: Encoder, dataset: Dataset, level: str | None = None) -> Tensor:
         with evaluating(encoder):
-            return embed(encoder, encoder.pool, dataset, self.plan.transform, level or dataset.level, self.device)
+            return embed(encoder, dataset, self.plan.transform, level or dataset.level, self.device)
 
     def untrained(self) -> Encoder:
         """An encoder of the same shape with the weights that the seed gives it, or those of an object handed in."""
@@ -445,9 +452,11 @@ def judge_raw(data: Dataset, protocol: str, seed: int, pooling: str) -> Outcome:
 
 def raw_features(data: Dataset, how: str) -> Tensor:
     """The content itself as codes: of nodes as it is, of graphs pooled as the encoder pools."""
+    if data.items is not None:
+        return data.items.flat()
     if data.level == "node":
         return dense(data.graph.x)
-    return embed(lambda graph: dense(graph.x), lambda graph, x: pool(graph, x, how), data, Transform(), "graph", "cpu")
+    return torch.cat([pool(graph, dense(graph.x), "mean" if how == CLASS else how) for graph in data.graphs])
 
 
 def load(

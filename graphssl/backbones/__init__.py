@@ -20,7 +20,10 @@ from graphssl.backbones.mlp import NodeLinear as NodeLinear
 from graphssl.backbones.sage import SAGEConv as SAGEConv
 from graphssl.backbones.sgc import Propagate as Propagate
 from graphssl.backbones.table import Table as Table
-from graphssl.errors import unknown
+from graphssl.backbones.transformer import Embed as Embed
+from graphssl.backbones.transformer import Transformer as Transformer
+from graphssl.errors import UserError, unknown
+from graphssl.heads import glorot
 
 
 @dataclass(frozen=True)
@@ -44,27 +47,40 @@ CONVS: dict[str, Callable[[Shape], nn.Module]] = {
     "sage": lambda s: SAGEConv(s.dim_in, s.dim),
     "mlp": lambda s: NodeLinear(s.dim_in, s.dim),
 }
+TRANSFORMERS = {"transformer": "dense", "sparse-transformer": "sparse"}  # with how they attend
 
 
 def list_encoders(pattern: str = "*") -> list[str]:
     """Names that ``encoder=`` takes."""
-    return [name for name in sorted(CONVS) if fnmatch(name, pattern)]
+    return [name for name in sorted([*CONVS, *TRANSFORMERS]) if fnmatch(name, pattern)]
 
 
 def backbone(
     name: str, dim_in: int, widths: Sequence[int], *, heads: int = 1, dropout: float = 0.0,
     attention_dropout: float = 0.0, norm: str = "none", residual: bool = False, activation: str = "prelu",
-    bare_end: bool = False, edge_dim: int = 0, norm_last: bool = False,
+    bare_end: bool = False, edge_dim: int = 0, norm_last: bool = False, axes: int = 0, position: str = "sincos",
+    extra: int = 0,
 ) -> Backbone:  # fmt: skip
     """The backbone ``name`` with one layer for each of ``widths``.
 
     ``heads`` and ``attention_dropout`` are of attention only, ``edge_dim`` (how many attributes an edge has; 0: they
     are not looked at) of GIN. With ``norm_last`` norms stand behind activations, and none within a GIN's MLP, as in
     InfoGraph's gin.py. With ``bare_end`` the last layer has one head and neither residual, norm nor activation,
-    and an MLP in it is as wide as what comes in: a decoder's end.
+    and an MLP in it is as wide as what comes in: a decoder's end. A "transformer" attends among all nodes of a graph, a
+    "sparse-transformer" along its edges; they take ``axes`` (coordinates of a node; 0: nodes stand nowhere) and
+    ``position`` and ``extra`` (learned tokens a graph), have one width and their own norms, and no bare end.
     """
+    if name in TRANSFORMERS:
+        if bare_end or len(set(widths)) > 1:
+            raise UserError(
+                f"a {name} has one width throughout and cannot end in another; choose one of {', '.join(CONVS)}"
+            )
+        return Transformer(
+            dim_in, widths[0], len(widths), heads, axes=axes, position=position, attention=TRANSFORMERS[name],
+            extra=extra, dropout=dropout, attention_dropout=attention_dropout, embed=glorot(Embed(dim_in, widths[0])),
+        )  # fmt: skip
     if name not in CONVS:
-        raise unknown("encoder", name, CONVS)
+        raise unknown("encoder", name, [*CONVS, *TRANSFORMERS])
     layers, before = [], dim_in
     for place, dim in enumerate(widths):
         bare = bare_end and place == len(widths) - 1

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from graphssl.data import foreign
+from graphssl.data.arrays import item_set, items_of
 from graphssl.data.dataset import Dataset, Graphs, Split
 from graphssl.data.features import compact
 from graphssl.data.files import default_graph_splits, default_splits, read_npz
@@ -54,7 +55,7 @@ def to_dataset(data: Any, *, name: str = "data", x_name: Any = None, y_name: str
     if isinstance(data, str | os.PathLike):
         return _from_path(data, name)
     if isinstance(data, Tensor | np.ndarray):
-        raise _array_error(data)
+        return item_set(items_of(data), name=name, raw=data)
     if isinstance(data, tuple) and any(sp.issparse(part) for part in data):
         return _from_adjacency(data, name)
     if _is_batch(data):

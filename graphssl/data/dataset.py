@@ -15,7 +15,9 @@ from graphssl.data.splits import Split as Split
 from graphssl.data.splits import labelled, link_split
 from graphssl.errors import UserError
 from graphssl.graph import Graph
+from graphssl.tokens import Items, Tokenizer, default_tokenizer
 
+Alter = Callable[[Any, Generator | None], Any]  # raw items, as ``Items.take`` gives them, to others of their kind
 FEWEST_TO_PART = 100  # nodes of a graph that is worth cutting into ten parts
 
 
@@ -61,12 +63,39 @@ class Dataset:
     item_names: tuple[Any, ...] | None = None  # names of graphs, where known
     with_val: Graph | None = None  # of a link set: ``graph`` with the validation edges; test pairs are in neither
     nodes: Dataset | None = None  # of a link set: its graph as a node set, with the labels and splits it came with
+    items: Items | None = None  # of a graph set: images, videos, ... whose tokens the graphs are
+    tokenizer: Tokenizer | None = None  # what makes graphs of the items
     from_degrees: bool = False  # x is one-hot degrees, to be made anew where edges are held out
     known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
     raw: Any = None  # the items as they came in
 
+    @classmethod
+    def of_items(cls, items: Items, tokenizer: Tokenizer | None = None, **fields: Any) -> Dataset:
+        """A graph set whose graphs are the ``items``' tokens; without a ``tokenizer`` by the one that suits them."""
+        cutter = tokenizer or default_tokenizer(items)
+        cutter.width(items.shape)
+        graphs = Graphs(len(items), lambda i: cutter(items.take([i])))
+        return cls(task="graph", graphs=graphs, items=items, tokenizer=cutter, **fields)
+
+    def tokenize(self, tokenizer: Tokenizer) -> Dataset:
+        """The same items cut by another ``tokenizer``; UserError where it does not fit them."""
+        if self.items is None:
+            raise UserError(
+                f"data set {self.name!r} holds graphs already; a tokenizer is for images and other raw items"
+            )
+        if tokenizer == self.tokenizer:
+            return self
+        if tokenizer.kind != self.items.kind:
+            raise UserError(
+                f"data set {self.name!r} holds {self.items.kind}, but {type(tokenizer).__name__} cuts {tokenizer.kind}"
+            )
+        tokenizer.width(self.items.shape)
+        cut = Dataset.of_items(self.items, tokenizer, name=self.name)
+        return self.replace(graphs=cut.graphs, tokenizer=tokenizer)
+
     def __repr__(self) -> str:
         size = f"{len(self.graphs)} graphs" if self.task == "graph" else repr(self.graph)
+        size = repr(self.items) if self.items is not None else size
         splits = ", ".join(f"{name} x{len(repeats)}" for name, repeats in self.splits.items()) or "none"
         protocols = ", ".join(self.protocols) or "none"
         return f"Dataset({self.name!r}, task {self.task!r}, {size}, splits: {splits}, protocols: {protocols})"
@@ -79,6 +108,8 @@ class Dataset:
     @property
     def dim(self) -> int:
         """Width of a node's content."""
+        if self.items is not None and self.tokenizer is not None:
+            return self.tokenizer.width(self.items.shape)
         return self.graphs[0].x.size(1)
 
     @property
@@ -145,14 +176,17 @@ class Dataset:
                 return False
         return len(splits) > 0
 
-    def batch(
-        self, indices: Sequence[int], tokenizer: Callable | None = None, generator: Generator | None = None
-    ) -> Graph:
-        """The graphs at ``indices`` laid end to end, their places in the data set in ``items``."""
-        graphs = [self.graphs[i] for i in indices]
-        graph = Graph.stack(graphs)
-        graph = graph.replace(items=torch.as_tensor(list(indices)))
-        return graph if tokenizer is None else tokenizer(graph, generator)
+    def batch(self, indices: Sequence[int], alter: Alter | None = None, generator: Generator | None = None) -> Graph:
+        """The graphs at ``indices`` laid end to end, their places in the data set in ``items``.
+
+        ``alter`` (values, generator) -> values changes raw items before they are cut, as training's augmentation does.
+        """
+        if self.items is not None and self.tokenizer is not None:
+            values = self.items.take(indices)
+            graph = self.tokenizer(values if alter is None else alter(values, generator))
+        else:
+            graph = Graph.stack([self.graphs[i] for i in indices])
+        return graph.replace(items=torch.as_tensor(list(indices)))
 
     def link(self, seed: int = 0) -> Dataset:
         """The link set of this graph: training edges as the graph, held-out pairs (5 % and 10 %) as its split.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
-from graphssl.data.dataset import Dataset
+from graphssl.data.dataset import Alter, Dataset
 from graphssl.graph import Graph
 
 
@@ -31,35 +31,61 @@ class Full:
 
 
 class Batches:
-    """``batch_size`` graphs a step; the order of an epoch comes from (seed, epoch) alone."""
+    """``batch_size`` graphs a step; the order of an epoch comes from (seed, epoch) alone.
+
+    Raw items are cut anew in each step, unless that is costly; with ``alter`` they are changed before, by draws from
+    (seed, step), ``views`` times each, the views of an item side by side.
+    """
 
     def __init__(
         self, dataset: Dataset, transform: Callable[[Graph], Graph], device: torch.device | str, batch_size: int,
-        seed: int = 0,
+        seed: int = 0, alter: Alter | None = None, views: int = 1,
     ):  # fmt: skip
-        self.graphs = [transform(graph).replace(items=torch.tensor([i])) for i, graph in enumerate(dataset.graphs)]
+        self.dataset, self.transform, self.alter, self.views = dataset, transform, alter, views
         self.device, self.batch_size, self.seed = torch.device(device), batch_size, seed
-        self.per_epoch = -(-len(self.graphs) // batch_size)
+        self.count = len(dataset.graphs)
+        self.per_epoch = -(-self.count // batch_size)
         self._epoch, self._order = -1, np.empty(0, int)
+        self.kept: list[Graph] | None = None
+        if dataset.items is None:
+            self.kept = [transform(graph) for graph in dataset.graphs]
+        elif dataset.tokenizer is not None and dataset.tokenizer.costly and alter is None:
+            places = [range(a, min(a + 256, self.count)) for a in range(0, self.count, 256)]
+            self.kept = [transform(graph) for some in places for graph in dataset.batch(some).parts()]
 
     def __call__(self, step: int) -> Graph:
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(len(self.graphs))
-        chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size]
-        return Graph.stack([self.graphs[i] for i in chosen]).to(self.device)
+            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
+        chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size].repeat(self.views)
+        if self.alter is None:
+            return self.of(chosen.tolist())
+        drawn = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(drawn >> np.uint64(1)))
+        return self.transform(self.dataset.batch(chosen.tolist(), self.alter, generator)).to(self.device)
+
+    def of(self, indices: Sequence[int]) -> Graph:
+        """The graphs at ``indices``, as they are."""
+        if self.kept is None:
+            return self.transform(self.dataset.batch(indices)).to(self.device)
+        stacked = Graph.stack([self.kept[i] for i in indices])
+        return stacked.replace(items=torch.as_tensor(list(indices))).to(self.device)
 
     def sample(self) -> Graph:
         """A Graph to look at codes on, the same at each call: the first 64 graphs."""
-        return Graph.stack(self.graphs[:64]).to(self.device)
+        return self.of(range(min(64, self.count)))
 
     def largest(self) -> tuple[int, int]:
         """Nodes and edges of the largest batch that could be drawn."""
-        nodes = sorted((graph.num_nodes for graph in self.graphs), reverse=True)[: self.batch_size]
-        edges = sorted((graph.num_edges for graph in self.graphs), reverse=True)[: self.batch_size]
+        count = self.batch_size * self.views
+        if self.kept is None:  # cut anew: of one size, mostly
+            some = self.of(range(min(64, self.count)))
+            return max(some.sizes) * count, some.num_edges * count // some.num_graphs
+        nodes = sorted((graph.num_nodes for graph in self.kept), reverse=True)[:count]
+        edges = sorted((graph.num_edges for graph in self.kept), reverse=True)[:count]
         return sum(nodes), sum(edges)
 
     def in_order(self) -> Iterator[Graph]:
         """All graphs once, in their own order."""
-        for first in range(0, len(self.graphs), self.batch_size):
-            yield Graph.stack(self.graphs[first : first + self.batch_size]).to(self.device)
+        for first in range(0, self.count, self.batch_size):
+            yield self.of(range(first, min(first + self.batch_size, self.count)))

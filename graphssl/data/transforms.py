@@ -27,7 +27,10 @@ class Transform:
             graph = add_self_loops(graph)
         if self.row_normalize:
             graph = graph.replace(x=normalize_rows(graph.x))
-        return graph.replace(x=standardize(graph.x)) if self.standardize else graph
+        if self.standardize:
+            parts = [graph.x] if graph.num_graphs == 1 else dense(graph.x).split(list(graph.sizes))
+            graph = graph.replace(x=torch.cat([standardize(part) for part in parts]))
+        return graph
 
 
 def symmetrise(graph: Graph) -> Graph:

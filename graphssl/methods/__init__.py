@@ -15,6 +15,7 @@ from graphssl.methods.graphmae import GraphMAE as GraphMAE
 from graphssl.methods.graphmae2 import GraphMAE2 as GraphMAE2
 from graphssl.methods.infograph import InfoGraph as InfoGraph
 from graphssl.methods.line import LINE as LINE
+from graphssl.methods.mae import MAE as MAE
 from graphssl.methods.maskgae import MaskGAE as MaskGAE
 from graphssl.methods.multitask import MultiTask as MultiTask
 from graphssl.methods.paretognn import LinkPrediction as LinkPrediction

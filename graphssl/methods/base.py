@@ -48,6 +48,10 @@ class Method(nn.Module, ABC):
         """How likely each of ``pairs`` [2, M] is an edge, [M], by the method's own decoder; None where it has none."""
         return None
 
+    def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor] | None:
+        """Which nodes were hidden [N] and what the method makes of all content [N, F]; None where it rebuilds none."""
+        return None
+
     def step_bytes(self, nodes: int, edges: int) -> int:
         """About how many bytes of activations one step keeps for a batch of that size; a floor, not a ceiling."""
         return 4 * nodes * 3 * sum(getattr(self.encoder.backbone, "widths", ()))

@@ -18,10 +18,12 @@ from torch.optim import Optimizer
 from graphssl.backbones import Backbone, backbone, foreign
 from graphssl.balance import BALANCES, Balance
 from graphssl.data import Dataset, Transform
+from graphssl.data.dataset import Alter
 from graphssl.encoder import Encoder
 from graphssl.errors import UserError, unknown
 from graphssl.methods import Method
 from graphssl.ops import Rows
+from graphssl.tokens import Items, Tokenizer, from_json, to_json
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,41 @@ class Spec:
     sparse: bool  # the content is bags of words
     known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
     edge_dim: int = 0  # numbers that an edge carries
+    axes: int = 0  # coordinates of where a node stands
+    kind: str = "graphs"  # of items: "graphs", or what their tokens were cut of ("images", ...)
+    shape: tuple[int | None, ...] = ()  # of such an item; None where they differ
+    tokens: Mapping[str, Any] | None = None  # how the data set cuts them where a recipe does not say
+
+    def __post_init__(self):
+        object.__setattr__(self, "shape", tuple(self.shape))
 
     @classmethod
     def of(cls, dataset: Dataset) -> Spec:
+        if dataset.items is not None and dataset.tokenizer is not None:
+            return cls._of_items(dataset, dataset.items, dataset.tokenizer)
         nodes = sum(graph.num_nodes for graph in dataset.graphs)
         edges = sum(int((graph.edge_index[0] != graph.edge_index[1]).sum()) for graph in dataset.graphs)
         sparse, count = isinstance(dataset.graphs[0].x, Rows), len(dataset.graphs)
         carried = [graph.edge_attr for graph in dataset.graphs]
         widths = {0 if attr is None else attr.shape[1:].numel() for attr in carried}
         edge_dim = widths.pop() if len(widths) == 1 else 0  # what some graphs lack is left out of a batch
-        return cls(dataset.name, dataset.task, dataset.dim, nodes, edges, count, sparse, dataset.known, edge_dim)
+        axes = 0 if dataset.graphs[0].pos is None else dataset.graphs[0].pos[0].numel()
+        return cls(dataset.name, dataset.task, dataset.dim, nodes, edges, count, sparse, dataset.known, edge_dim, axes)
+
+    @classmethod
+    def _of_items(cls, dataset: Dataset, items: Items, tokenizer: Tokenizer) -> Spec:
+        """Counts what one of them has where all have the same."""
+        count, some = len(items), dataset.batch([0])
+        pos = some.pos
+        if None in items.shape:
+            sizes = [(graph.num_nodes, graph.num_edges) for graph in dataset.graphs]
+            nodes, edges = (sum(column) for column in zip(*sizes, strict=True))
+        else:
+            nodes, edges = some.num_nodes * count, some.num_edges * count
+        return cls(
+            dataset.name, dataset.task, dataset.dim, nodes, edges, count, False, dataset.known,
+            axes=0 if pos is None else pos.size(1), kind=items.kind, shape=items.shape, tokens=to_json(tokenizer),
+        )  # fmt: skip
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -89,6 +116,9 @@ class Plan:
     clip: float | None = None
     select: Select | None = None  # which epoch's weights to end with; None: the last one's
     transform: Transform = field(default_factory=Transform)  # applied again in embed and evaluate
+    tokenizer: Tokenizer | None = None  # of raw items, there too; None: the data set's own
+    alter: Alter | None = None  # what training does to raw items before they are cut
+    views: int = 1  # how often a batch holds each item, altered anew
     published: Mapping[str, Published] = field(default_factory=dict)  # by protocol
 
 
@@ -129,9 +159,12 @@ class Recipe:
             raise
         except ValueError as error:
             raise UserError(f"{self.name}: {error}") from error
-        if plan.method.encoder.dim_in != spec.dim:
+        if spec.tokens is not None and plan.tokenizer is None:
+            plan = replace(plan, tokenizer=from_json(spec.tokens))
+        dim = spec.dim if plan.tokenizer is None else plan.tokenizer.width(spec.shape)
+        if plan.method.encoder.dim_in != dim:
             raise UserError(
-                f"the encoder takes content of width {plan.method.encoder.dim_in}, but {spec.name!r} has {spec.dim}; "
+                f"the encoder takes content of width {plan.method.encoder.dim_in}, but {spec.name!r} has {dim}; "
                 "build one of that width"
             )
         plan.method.encoder.transform = plan.transform
@@ -199,7 +232,21 @@ WHOLE_SHARE = "from 0 to 1", lambda v: 0 <= v <= 1
 # what the settings of any recipe may be, by name
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(
-        ("width", "inner", "hidden", "layers", "heads", "batch_size", "views", "patience", "decoder_layers"), COUNT
+        (
+            "width",
+            "inner",
+            "hidden",
+            "layers",
+            "heads",
+            "batch_size",
+            "views",
+            "patience",
+            "decoder_layers",
+            "decoder_width",
+            "patch",
+            "frames",
+        ),
+        COUNT,
     ),
     **dict.fromkeys(("clip", "tau", "alpha", "temperature"), POSITIVE),
     "lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
@@ -258,15 +305,22 @@ def _say(hint: Any) -> str:
     return " or ".join("none" if kind is type(None) else kind.__name__ for kind in getattr(hint, "__args__", (hint,)))
 
 
-def adam(lr: float, weight_decay: float, decoupled: bool = False) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
+def adam(
+    lr: float, weight_decay: float, decoupled: bool = False, betas: tuple[float, float] = (0.9, 0.999)
+) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
     """Adam with L2 weight decay, or AdamW, as a function of the parameters."""
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-    return lambda parameters: kind(parameters, lr=lr, weight_decay=weight_decay)
+    return lambda parameters: kind(parameters, lr=lr, weight_decay=weight_decay, betas=betas)
 
 
 def cosine_decay(progress: float) -> float:
     """From 1 to 0 along half a cosine."""
     return (1 + math.cos(math.pi * progress)) / 2
+
+
+def warmed_up(share: float):
+    """A linear rise to 1 over the first ``share`` of training, then half a cosine to 0, as the reference."""
+    return lambda p: p / share if p < share else cosine_decay((p - share) / (1 - share))
 
 
 def selecting(spec: Spec, select: bool, how: Select) -> Select | None:

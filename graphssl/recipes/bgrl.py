@@ -8,17 +8,12 @@ from graphssl.augment import Drop
 from graphssl.data import Transform
 from graphssl.encoder import Encoder
 from graphssl.methods import BGRL
-from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe
+from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe, warmed_up
 
 README = "GraphMAE README, public split; THUDM/GraphMAE#4: attention layers of width 4096 and 1024 to 8192"
 
 CORA = {"epochs": 100, "lr": 1e-3, "edges_1": 0.5, "edges_2": 0.3, "features_1": 0.2, "features_2": 0.5}
 CITESEER = {"epochs": 50, "lr": 5e-4, "edges_1": 0.4, "edges_2": 0.4, "features_1": 0.4, "features_2": 0.1}
-
-
-def warmed_up(share: float):
-    """A linear rise to 1 over the first ``share`` of training, then half a cosine to 0, as the reference."""
-    return lambda p: p / share if p < share else cosine_decay((p - share) / (1 - share))
 
 
 @recipe(
