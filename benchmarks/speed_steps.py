@@ -16,9 +16,13 @@ from speed_cases import ONLY_CUDA, Case, Side, edges_of, grace_eager, normal
 from torch import Tensor, nn
 
 import graphssl
+from graphssl import ops
+from graphssl.backbones.transformer import Attention, Dense, Sparse
 from graphssl.graph import Graph
+from graphssl.methods import Method
 from graphssl.ops import dense
 from graphssl.recipes import Plan, Spec, get_recipe
+from graphssl.tokens import Patches
 from graphssl.train import train
 
 
@@ -198,6 +202,95 @@ def balanced(name: str, device: str) -> Case:
     return Case("info_nce", sides, step=True, size={"nodes": graph.num_nodes, "edges": graph.num_edges})
 
 
+def grid(count: int, width: int, edges: str, device: str) -> Graph:
+    """``count`` graphs of 7 x 7 tokens of that width: MNIST in patches of 4 x 4, were their content pixels."""
+    images = torch.rand(count, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    graph = Patches(4, edges)(images).to(device)
+    return graph.replace(x=normal(graph.num_nodes, width, seed=1, device=device))
+
+
+def tokens(width: int, heads: int, device: str) -> Case:
+    """Attention among all 49 tokens of 128 graphs, projections included: dense, along full edge lists, and PyG's.
+
+    PyG's is its TransformerConv without the skip connection and with the projection of the output that ours has.
+    """
+    graph = grid(128, width, "full", device)
+    leaf = graph.x.detach().requires_grad_()
+
+    def block() -> Attention:
+        torch.manual_seed(0)
+        return Attention(width, heads, 0.0).to(device)
+
+    def ours(layout: Callable[[], Dense | Sparse]) -> Side:
+        layer, place = block(), layout()
+        return Side(lambda: place.unpack(layer(place.pack(leaf, None), place))[0], (leaf, *layer.out.parameters()))
+
+    def pyg() -> Side:
+        from torch_geometric.nn import TransformerConv
+
+        layer, conv = block(), TransformerConv(width, width // heads, heads, root_weight=False).to(device)
+        with torch.no_grad():
+            parts = zip(layer.qkv.weight.chunk(3), layer.qkv.bias.chunk(3), strict=True)
+            for linear, (weight, bias) in zip((conv.lin_query, conv.lin_key, conv.lin_value), parts, strict=True):
+                linear.weight.copy_(weight)
+                linear.bias.copy_(bias)
+        loops = torch.arange(graph.num_nodes, device=device).expand(2, -1)
+        edges = torch.cat([graph.edge_index, loops], dim=1)
+        return Side(lambda: layer.out(conv(leaf, edges)), (leaf, *layer.out.parameters()))
+
+    sides = {"ours": lambda: ours(lambda: Dense(graph, 0)), "sparse": lambda: ours(lambda: Sparse(graph, 0)), "pyg": pyg}
+    size = {"nodes": graph.num_nodes, "edges": graph.num_edges}
+    return Case("qkv_attention", sides, size=size)
+
+
+class Everything(nn.Module):
+    """A masked autoencoder like ``method`` whose encoder sees all tokens, the hidden ones under a mask token."""
+
+    def __init__(self, method: Method):
+        super().__init__()
+        self.method, self.token = method, nn.Parameter(torch.zeros(method.encoder.dim_in))
+
+    def forward(self, graph: Graph, generator: torch.Generator) -> Tensor:
+        hidden = self.method.masker(graph, generator)
+        codes = self.method.encoder(graph.replace(x=ops.cover(graph.x, hidden, self.token)))
+        said = self.method.read(self.method.decoder(graph, self.method.bridge(codes), rows=hidden))
+        return self.method.loss(said, graph.x[hidden])
+
+
+def visible(width: int, layers: int, device: str) -> Case:
+    """A step of mae on 128 images of 49 patches, three quarters hidden, beside one that encodes all of them."""
+    graph = grid(128, 16, "none", device)
+    spec = Spec("data", "graph", 16, graph.num_nodes, 0, 128, False, axes=2)
+    recipe = get_recipe("mae")
+
+    def plan() -> Plan:
+        torch.manual_seed(0)
+        made = recipe.plan(spec, recipe.settings(spec, {"width": width, "layers": layers, "position": "sincos"}))
+        made.method.to(device)
+        return made
+
+    def ours() -> Side:
+        made = plan()
+        steps = train(made.method, lambda step: graph, made.optimizer(made.method.parameters()), 10**6)
+        return Side(lambda: next(steps)[1]["loss"])
+
+    def everything() -> Side:
+        made = plan()
+        peer = Everything(made.method).to(device)
+        optimizer, generator = made.optimizer(peer.parameters()), torch.Generator(device).manual_seed(0)
+
+        def run() -> Tensor:
+            loss = peer(graph, generator)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.detach()
+
+        return Side(run)
+
+    return Case("qkv_attention", {"ours": ours, "everything": everything}, step=True, size={"nodes": graph.num_nodes})
+
+
 def table(device: str, given: Mapping[str, Any]) -> dict[str, Callable[[], Case]]:
     """Every row of whole steps by its name; large graphs are for CUDA: a plain step on a CPU takes half a minute."""
     small = ("molecules", "cora", "citeseer")
@@ -207,7 +300,11 @@ def table(device: str, given: Mapping[str, Any]) -> dict[str, Callable[[], Case]
     }
     note = f" ({', '.join(f'{key}={value}' for key, value in given.items())})" if given else ""
     mgda = {f"paretognn-step/{name}": partial(balanced, name, device) for name in small[1:]}
-    return mgda | {
+    images = {
+        **{f"tokens/128x49/{width}": partial(tokens, width, 4, device) for width in (64, 192)},
+        **{f"mae-step/128x49/{width}": partial(visible, width, layers, device) for width, layers in ((96, 3), (192, 6))},
+    }
+    return mgda | images | {
         f"{method}-step/{name}{note}": partial(step, method, name, device, given)
         for method, names in graphs.items()
         for name in names
