@@ -18,7 +18,7 @@ import json
 import platform
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import mean, stdev
@@ -33,6 +33,7 @@ RESULTS = Path(__file__).parent / "results"
 README = Path(__file__).parents[1] / "README.md"
 OPEN, CLOSE = "<!-- quality: made by benchmarks/quality.py --show -->", "<!-- end -->"
 RUNS = Path(__file__).parent / "runs"  # not committed; a unit that was cut short goes on from there
+FINETUNE, TUNING = "finetune", {"epochs": 50}
 HIDDEN = ", validation"  # figures that no table shows
 
 
@@ -46,6 +47,7 @@ class Cell:
     protocols: tuple[str, ...] = ("node-linear",)
     full: bool = False  # takes more than half an hour a seed on one core
     seeds: int = 3
+    labels: float | None = None  # the share of labels that "finetune", one of the protocols, learns from
     controls: bool = True  # beside raw features and an untrained encoder; without where those have rows of their own
 
     @property
@@ -66,6 +68,11 @@ def link(dataset: str, method: str, *settings: str, seeds: int = 3) -> Cell:
     return Cell(f"{dataset}/link", method, settings, LINKS, seeds=seeds)
 
 
+def items(dataset: str, method: str, *settings: str, full: bool = False, labels: float | None = None) -> Cell:
+    return Cell(dataset, method, settings, (*ITEMS, *(() if labels is None else (FINETUNE,))), full, labels=labels)
+
+
+ITEMS = ("graph-linear", "graph-knn", "graph-few-shot")
 CITATIONS = ("cora", "citeseer")
 TABLES: dict[str, tuple[str, list[Cell]]] = {
     "node": (
@@ -191,7 +198,10 @@ def run_unit(cell: Cell, seed: int, path: Path) -> None:
     folder = RUNS / f"{path.stem}-{now}"
     data = load(cell.dataset, seed if "/" in cell.dataset else 0)
     run = graphssl.pretrain(data, cell.method, seed=seed, out=folder, resume=True, progress=False, **settings)
-    report = run.evaluate(protocol=cell.protocols, controls=cell.controls)
+    probes = [protocol for protocol in cell.protocols if protocol != FINETUNE]
+    report = run.evaluate(protocol=probes, controls=cell.controls)
+    if cell.labels is not None:
+        report = graphssl.Report(report.dataset, [*report.rows, *tuned(run, cell, data, settings, seed)])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {
         "dataset": cell.dataset, "method": cell.method, "variant": " ".join(cell.settings), "seed": seed,
@@ -201,6 +211,16 @@ def run_unit(cell: Cell, seed: int, path: Path) -> None:
         "settings": run.config["settings"], "versions": run.config["versions"], "machine": machine(),
         "commit": now,
     })  # fmt: skip
+
+
+def tuned(run: graphssl.Pretrained, cell: Cell, data: graphssl.Dataset, settings: dict, seed: int) -> list:
+    """Rows of the pretrained encoder and of one of the same shape from scratch, finetuned on a share of the labels."""
+    scratch = graphssl.pretrain(data, cell.method, seed=seed, progress=False, **settings | {"epochs": 0})
+    rows = []
+    for who, start in ((cell.method, run), ("untrained encoder", scratch)):
+        (row,) = start.finetune(data, labels=cell.labels, seed=seed, **TUNING).test().rows
+        rows.append(replace(row, name=who))
+    return rows
 
 
 def line_of(units: list[dict], protocol: str, wide: bool) -> list[str] | None:

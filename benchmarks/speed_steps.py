@@ -238,7 +238,11 @@ def tokens(width: int, heads: int, device: str) -> Case:
         edges = torch.cat([graph.edge_index, loops], dim=1)
         return Side(lambda: layer.out(conv(leaf, edges)), (leaf, *layer.out.parameters()))
 
-    sides = {"ours": lambda: ours(lambda: Dense(graph, 0)), "sparse": lambda: ours(lambda: Sparse(graph, 0)), "pyg": pyg}
+    sides = {
+        "ours": lambda: ours(lambda: Dense(graph, 0)),
+        "sparse": lambda: ours(lambda: Sparse(graph, 0)),
+        "pyg": pyg,
+    }
     size = {"nodes": graph.num_nodes, "edges": graph.num_edges}
     return Case("qkv_attention", sides, size=size)
 
@@ -302,10 +306,16 @@ def table(device: str, given: Mapping[str, Any]) -> dict[str, Callable[[], Case]
     mgda = {f"paretognn-step/{name}": partial(balanced, name, device) for name in small[1:]}
     images = {
         **{f"tokens/128x49/{width}": partial(tokens, width, 4, device) for width in (64, 192)},
-        **{f"mae-step/128x49/{width}": partial(visible, width, layers, device) for width, layers in ((96, 3), (192, 6))},
+        **{
+            f"mae-step/128x49/{width}": partial(visible, width, layers, device) for width, layers in ((96, 3), (192, 6))
+        },
     }
-    return mgda | images | {
-        f"{method}-step/{name}{note}": partial(step, method, name, device, given)
-        for method, names in graphs.items()
-        for name in names
-    }
+    return (
+        mgda
+        | images
+        | {
+            f"{method}-step/{name}{note}": partial(step, method, name, device, given)
+            for method, names in graphs.items()
+            for name in names
+        }
+    )

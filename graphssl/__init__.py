@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from graphssl.probes import list_protocols as list_protocols
     from graphssl.recipes import list_methods as list_methods
     from graphssl.report import Report as Report
+    from graphssl.tokens import Items as Items
 
 __version__ = version("graphssl")
 
@@ -43,6 +44,7 @@ HOMES = {
     "probes": ("list_protocols",),
     "recipes": ("list_methods",),
     "report": ("Report",),
+    "tokens": ("Items",),
 }
 HOME_OF = {name: home for home, names in HOMES.items() for name in names}
 __all__ = list(HOME_OF)

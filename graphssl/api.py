@@ -64,13 +64,14 @@ def pretrain(
 
     Args:
         dataset: a name ("cora", "cora/link"), a PyG Data, Dataset or list of Data, a networkx or DGL graph or a list of
-            them, (features, scipy sparse adjacency), a folder or .npz, a graphssl Graph or Dataset.
+            them, (features, scipy sparse adjacency), an array of images [B, C, H, W], videos [B, T, C, H, W] or point
+            clouds [B, P, 3] or (array, labels), a folder or .npz, a graphssl Graph, Items or Dataset.
         method: a name of ``list_methods()``, a Method object (a copy of it is trained), or a Pretrained to go on from.
         out: folder of the run; None keeps it in memory.
         encoder: a name of ``list_encoders()`` or a module (x, edge_index) -> codes (a copy of it is trained) in place
             of the recipe's backbone.
         epochs: passes over the data; None: the recipe's; 0: an untrained encoder, for comparison.
-        batch_size: graphs a step, of a graph set.
+        batch_size: graphs or items a step, of a set of them.
         seed: of weights, order and masks; the same seed gives the same bits on the same machine and versions.
         device: "auto", "cpu", "cuda", "cuda:1".
         precision: None or "32-true", "bf16-mixed".

@@ -59,7 +59,7 @@ def parser() -> Parser:
     add.add_argument("--out", type=Path, help="folder of the run (default runs/DATASET-METHOD-seedSEED)")
     add.add_argument("--encoder", help="a name of `graphssl list encoders` in place of the recipe's")
     add.add_argument("--epochs", type=int, help="default: the recipe's; 0: an untrained encoder")
-    add.add_argument("--batch-size", type=int, help="graphs a step, of a graph set")
+    add.add_argument("--batch-size", type=int, help="graphs or items a step, of a set of them")
     add.add_argument("--seed", type=int, default=0)
     add.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     add.add_argument("--precision", help="32-true (default) or bf16-mixed")
@@ -88,9 +88,15 @@ def parser() -> Parser:
     add.add_argument("--overwrite", action="store_true", help="replace FILE")
     add.set_defaults(run=embed)
 
-    add = commands.add_parser("plot", help="draw a 2-D map of the codes of a run")
+    add = commands.add_parser("plot", help="draw what a run rebuilds of images and the like, or a map of its codes")
     add.add_argument("folder", metavar="DIR", type=Path, help="folder of a run")
-    add.add_argument("--to", type=Path, required=True, metavar="FILE", help=".png, .pdf or .svg")
+    add.add_argument(
+        "--to", type=Path, required=True, metavar="FILE", help=".png, .pdf or .svg; .gif of videos and skeletons"
+    )
+    add.add_argument(
+        "--what", choices=("codes", "reconstruction"),
+        help="a map of codes, or items beside what the method sees and makes of them (default: that where it can)",
+    )  # fmt: skip
     add.add_argument("--dataset", help="other data than the run was pretrained on")
     add.add_argument("--overwrite", action="store_true", help="replace FILE")
     add.set_defaults(run=plot)
@@ -157,7 +163,7 @@ def embed(a: argparse.Namespace) -> None:
 def plot(a: argparse.Namespace) -> None:
     import graphssl
 
-    print(f"drawn to {graphssl.load(a.folder).plot(a.to, a.dataset, a.overwrite)}")
+    print(f"drawn to {graphssl.load(a.folder).plot(a.to, a.dataset, a.overwrite, a.what)}")
 
 
 def list_names(a: argparse.Namespace) -> None:

@@ -11,15 +11,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from graphssl.data import Dataset, Transform
+from graphssl.data import Dataset, Transform, random_splits
 from graphssl.data.loader import Batches, Full
 from graphssl.encoder import Encoder
 from graphssl.errors import Diverged, UserError, unknown
 from graphssl.graph import Graph
+from graphssl.probes.metrics import accuracy, auc, mean_absolute_error, root_mean_square_error
 from graphssl.recipes.base import check
 from graphssl.train import generator_for, seeded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+CLASSES, YES_OR_NO, NUMBERS = "classes", "yes or no", "numbers"  # kinds of labels
 
 
 def labelled_rows(data: Dataset, y: Tensor, split: str | None) -> tuple[str, Tensor, Tensor]:
@@ -42,7 +44,7 @@ def labelled_rows(data: Dataset, y: Tensor, split: str | None) -> tuple[str, Ten
 def loader_for(
     data: Dataset, transform: Transform, device: torch.device, batch_size: int, seed: int
 ) -> Full | Batches:  # fmt: skip
-    """Batches of a graph set, the whole graph of any other."""
+    """Batches of a set of graphs or items, the whole graph of any other."""
     if data.task == "graph":
         return Batches(data, transform, device, batch_size, seed)
     return Full(data, transform, device)
@@ -51,25 +53,29 @@ def loader_for(
 def finetune(
     encoder: Encoder, data: Dataset, transform: Transform, *, split: str | None = None, epochs: int = 100,
     lr: float = 1e-3, head_lr: float = 1e-2, weight_decay: float = 1e-4, batch_size: int = 32, seed: int = 0,
+    labels: float = 1.0,
 ) -> tuple[Encoder, nn.Linear, list[dict[str, float]], dict[str, object]]:  # fmt: skip
     """A copy of ``encoder`` and a new linear head, trained on the first repeat of ``split`` (None: the first split).
 
     Integer labels are classes (cross-entropy); float labels are yes or no where all are 0, 1 or missing (binary
-    cross-entropy) and numbers otherwise (squared error). The epoch with the lowest validation loss is kept, or the last
-    where the split has no validation rows. Labels of test rows are not read. Returns encoder, head, a line an epoch and
-    what was chosen. Raises UserError where labels or splits are missing or a rate is not positive.
+    cross-entropy) and numbers otherwise (squared error). ``labels`` is the share, above 0 and up to 1, of the labelled
+    training rows that is used, drawn with ``seed``: of each class alike, one of each at least. The epoch with the
+    lowest loss on all validation rows is kept, or the last where the split has none. Labels of test rows are not read.
+    Returns encoder, head, a line an epoch and what was chosen. Raises UserError where labels or splits are missing or a
+    setting is out of its range.
     """
     if data.y is None or data.task == "link":
         raise UserError(f"data set {data.name!r} has no labels to finetune on; give one that has")
     name, train, val = labelled_rows(data, data.y, split)
-    rates = {"lr": lr, "head_lr": head_lr, "weight_decay": weight_decay}
+    rates = {"lr": lr, "head_lr": head_lr, "weight_decay": weight_decay, "labels": labels}
     counts = {"epochs": epochs, "batch_size": batch_size, "seed": seed}
     for key, value in {**rates, **counts}.items():
         check(key, value, float if key in rates else int)
     if epochs < 1:
         raise UserError(f"epochs is {epochs}; finetune for 1 or more")
-    device = encoder.device
-    loss_of, width = loss_for(data.y[torch.cat([train, val])])
+    device, rows = encoder.device, torch.cat([train, val])
+    kind, (loss_of, width) = kind_of(data.y[rows]), loss_for(data.y[rows])
+    train = some_of(train, data.y, labels, seed)
     encoder = copy.deepcopy(encoder)
     with seeded(seed):
         head = nn.Linear(encoder.dim, width)
@@ -97,10 +103,17 @@ def finetune(
     head.load_state_dict(kept[1])
     kept_by = "lowest validation loss" if len(val) else "last epoch"
     chosen: dict[str, object] = {
-        "split": name, "kept": kept_by, "epochs": epochs, "lr": lr, "head_lr": head_lr, "weight_decay": weight_decay,
-        "batch_size": batch_size, "seed": seed,
+        "split": name, "kept": kept_by, **rates, **counts, "labelled": len(train), "learned": kind,
     }  # fmt: skip
     return encoder.eval(), head.eval(), lines, chosen
+
+
+def some_of(rows: Tensor, y: Tensor, share: float, seed: int) -> Tensor:
+    """A ``share`` of the labelled ``rows``, of each class alike and one of each at least; in their order."""
+    if share == 1:
+        return rows
+    part = y[rows] if y.is_floating_point() else y[rows].flatten()
+    return rows[random_splits(part, repeats=1, seed=seed, train=share, val=0.0)[0].train]
 
 
 def known(y: Tensor) -> Tensor:
@@ -109,12 +122,20 @@ def known(y: Tensor) -> Tensor:
     return there.any(1) if y.ndim == 2 else there
 
 
+def kind_of(y: Tensor) -> str:
+    """What labels like ``y`` are: classes, or of floats yes or no (all 0, 1 or missing) and numbers."""
+    if not y.is_floating_point():
+        return CLASSES
+    there = y[y.isfinite()]
+    return YES_OR_NO if bool(((there == 0) | (there == 1)).all()) else NUMBERS
+
+
 def loss_for(y: Tensor) -> tuple[Loss, int]:
     """The loss for labels like ``y`` and the width of the head."""
-    if not y.is_floating_point():
+    kind = kind_of(y)
+    if kind == CLASSES:
         return lambda out, target: F.cross_entropy(out, target.flatten().long()), int(y.max()) + 1
-    there = y[y.isfinite()]
-    each = F.binary_cross_entropy_with_logits if bool(((there == 0) | (there == 1)).all()) else F.mse_loss
+    each = F.binary_cross_entropy_with_logits if kind == YES_OR_NO else F.mse_loss
 
     def loss(out: Tensor, target: Tensor) -> Tensor:
         target = target.view(len(out), -1).float()
@@ -122,6 +143,28 @@ def loss_for(y: Tensor) -> tuple[Loss, int]:
         return each(out[seen], target[seen])
 
     return loss, 1 if y.ndim == 1 else y.size(1)
+
+
+def figures(out: Tensor, y: Tensor, kind: str) -> dict[str, float]:
+    """How right outputs [M, C] of a head are for the labels ``y`` [M] or [M, T], by name, the headline first.
+
+    Accuracy of classes; the area under the ROC curve of yes or no, its mean over the columns that have both; the mean
+    absolute error and the root of the mean square of numbers. Raises UserError where none of that is defined.
+    """
+    if not len(y):
+        raise UserError("the split has no labelled test rows; label some")
+    if kind == CLASSES:
+        return {"accuracy": float(accuracy(out, y.flatten()))}
+    y = y.view(len(out), -1)
+    if kind == NUMBERS:
+        there = y.isfinite()
+        metrics = {"MAE": mean_absolute_error, "RMSE": root_mean_square_error}
+        return {name: float(metric(out[there], y[there])) for name, metric in metrics.items()}
+    columns = [(scores[truth.isfinite()], truth[truth.isfinite()]) for scores, truth in zip(out.T, y.T, strict=True)]
+    both = [float(auc(scores, truth)) for scores, truth in columns if len(truth.unique()) > 1]
+    if not both:
+        raise UserError("the test rows are all yes or all no, so that the area under the ROC curve is undefined")
+    return {"AUC": sum(both) / len(both)}
 
 
 def one_pass(

@@ -172,21 +172,32 @@ class Graph:
         return CSR(pointers(target, self.num_nodes), source.contiguous(), None, (self.num_nodes, self.num_nodes))
 
     @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """What is remembered of edges and graphs alone; one dictionary for all Graphs that ``replace`` made so."""
+        return {}
+
+    @cached_property
     def size(self) -> Tensor:
         """Nodes of each graph, [B], on the Graph's device."""
         return torch.tensor(self.sizes, device=self.device)
 
-    def remember(self, key: str, make: Callable[[Graph], Any]) -> Any:
-        """``make(self)``, computed once for this Graph: normalised weights and the like."""
-        if key not in self.__dict__:
-            self.__dict__[key] = make(self)
-        return self.__dict__[key]
+    def remember(self, key: str, make: Callable[[Graph], Any], shared: bool = False) -> Any:
+        """``make(self)``, computed once for this Graph: normalised weights and the like.
+
+        ``shared``: it depends on edges and graphs alone, and is computed once for this Graph under any content.
+        """
+        known = self._facts if shared else self.__dict__
+        if key not in known:
+            known[key] = make(self)
+        return known[key]
 
     def replace(self, **changes: Any) -> Graph:
         """The same Graph with other fields; the adjacency is kept where its edges are."""
         new = replace(self, **changes)
         if "csr" in self.__dict__ and new.edge_index is self.edge_index and new.num_nodes == self.num_nodes:
             new.__dict__["csr"] = self.csr
+        if new.edge_index is self.edge_index and new.batch is self.batch and new.sizes == self.sizes:
+            new.__dict__["_facts"] = self._facts
         return new
 
     def keep_edges(self, keep: Tensor) -> Graph:

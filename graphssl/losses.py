@@ -105,11 +105,33 @@ def mean_square(pred: Tensor, target: Tensor | ops.Rows) -> Tensor:
 
 
 @full_precision
+def mean_absolute(pred: Tensor, target: Tensor | ops.Rows) -> Tensor:
+    """Mean absolute difference of two of one shape; zero where they are empty. ``target`` may be sparse rows."""
+    return (pred - ops.dense(target)).abs().sum() / max(1, pred.numel())
+
+
+@full_precision
 def normalize_rows(rows: Tensor) -> Tensor:
     """Each row [M, D] less its mean and divided by its deviation (over D - 1): MAE's normalised pixels."""
     return (rows - rows.mean(-1, keepdim=True)) / (
         rows.var(-1, keepdim=True, correction=min(1, rows.size(-1) - 1)) + 1e-6
     ).sqrt()
+
+
+@full_precision
+def chamfer(pred: Tensor, target: Tensor) -> Tensor:
+    """Chamfer distance of sets of points [M, k, d] and [M, l, d], a mean over the M rows; zero where there are none.
+
+    Of each set the mean over its points of the squared distance to the nearest of the other, the sum of both:
+    Point-MAE eq. 4, arXiv:2203.06604; Pang-Yatian/Point-MAE at 3208f17, "cdl2".
+    """
+    away = torch.cdist(pred, target, compute_mode="donot_use_mm_for_euclid_dist").square()
+    return _mean(away.amin(2)) + _mean(away.amin(1))
+
+
+def chamfer_rows(pred: Tensor, target: Tensor | ops.Rows, width: int = 3) -> Tensor:
+    """``chamfer`` of sets laid flat, [M, k * width], as which the content of nodes holds them."""
+    return chamfer(pred.unflatten(1, (-1, width)), ops.dense(target).unflatten(1, (-1, width)))
 
 
 @full_precision

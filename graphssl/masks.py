@@ -8,19 +8,28 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, is_dataclass, replace
+from functools import partial
+from itertools import pairwise
 from typing import Any, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from graphssl.errors import UserError, unknown
 from graphssl.graph import Graph
-from graphssl.ops import CSR, places, segment_softmax
+from graphssl.ops import CSR, places, segment_softmax, spmm
+
+COLORS = ("red", "blue", "green", "purple")
+PROBES = 16  # draws from which the deviation of a node's filtered noise is estimated, to a fifth
 
 
 class Masker(Protocol):
     def __call__(self, graph: Graph, generator: Generator | None = None) -> Tensor:
-        """True [N] where a node is hidden, [E] for edges, [F] for columns; of Bandwidths numbers [E]."""
+        """True [N] where a node is hidden, [E] for edges, [F] for columns; of Bandwidths numbers [E].
+
+        Of Disjoint [views, N]: a mask a view, of which methods that say so make a pass each.
+        """
 
 
 def lowest(score: Tensor, ratio: float, graph: Graph) -> Tensor:
@@ -150,6 +159,258 @@ def _first(among: Tensor, count: Tensor, order: Tensor, graph: Graph) -> Tensor:
     first = torch.empty_like(among)
     first[order] = among[order] & (nth <= count[graph.batch])
     return first
+
+
+def places_of(graph: Graph, axes: int, what: str) -> Tensor:
+    """``graph.pos`` as [N, d]; UserError where it has fewer than ``axes`` axes, saying ``what`` needs them."""
+    pos = None if graph.pos is None else _columns(graph.pos)
+    if pos is None or pos.size(1) < axes:
+        has = "has no pos" if pos is None else f"has a pos of {pos.size(1)} axes"
+        need = "one" if axes == 1 else f"one of {axes} axes or more, time first"
+        raise UserError(f"{what}, but the graph {has}; give it {need}, or choose a uniform masker")
+    return pos
+
+
+def _columns(values: Tensor) -> Tensor:
+    """[N] or [N, ...] as [N, d]."""
+    return values[:, None] if values.ndim == 1 else values.flatten(1)
+
+
+def together(key: Tensor, ratio: float, graph: Graph, generator: Generator | None = None) -> Tensor:
+    """True [N] for a share ``ratio`` of each graph's groups, floor and one at least, uniformly at random.
+
+    A group is the nodes of one graph with the same ``key`` [N] or [N, d].
+    """
+    unit = graph.batch
+    for column in _columns(key).T:
+        known, value = column.unique(return_inverse=True)
+        unit = (unit * len(known) + value).unique(return_inverse=True)[1]  # ascending by graph, as before
+    count = int(unit.max()) + 1 if len(unit) else 0
+    part = graph.batch.new_empty(count).index_put_((unit,), graph.batch)
+    counts = torch.bincount(part, minlength=graph.num_graphs)
+    draw = torch.rand(count, generator=generator, device=graph.device)
+    return lowest_in(draw, share(ratio, counts, 1), part, counts)[unit]
+
+
+@dataclass(frozen=True)
+class Together:
+    """Hides nodes of one graph with the same ``key(graph)`` [N] or [N, d] together: a share ``ratio`` of such groups.
+
+    floor(ratio * groups) of each graph, and one group at least.
+    """
+
+    ratio: float
+    key: Callable[[Graph], Tensor]
+
+    def __post_init__(self):
+        _check(self.ratio, "groups")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None) -> Tensor:
+        key = self.key(graph)
+        if key.size(0) != graph.num_nodes:
+            raise ValueError(f"the key has shape {tuple(key.shape)} for {graph.num_nodes} nodes; give one row a node")
+        return together(key, self.ratio, graph, generator)
+
+
+@dataclass(frozen=True)
+class Tube:
+    """Hides a share ``ratio`` of each graph's places at all times: VideoMAE's tubes, arXiv:2203.12602.
+
+    ``pos`` [N, d] is the time first, then the place. Raises UserError for a graph without such a pos.
+    """
+
+    ratio: float
+
+    def __post_init__(self):
+        _check(self.ratio, "places")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None) -> Tensor:
+        pos = places_of(graph, 2, "tubes are places (pos after its first axis) hidden at all times")
+        return together(pos[:, 1:], self.ratio, graph, generator)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Hides a share ``ratio`` of each graph's times, whole: all nodes with the same first coordinate of ``pos``.
+
+    Raises UserError for a graph whose pos has not two axes or more.
+    """
+
+    ratio: float
+
+    def __post_init__(self):
+        _check(self.ratio, "times")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None) -> Tensor:
+        pos = places_of(graph, 2, "frames are all nodes of one time (pos along its first axis)")
+        return together(pos[:, 0], self.ratio, graph, generator)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Hides a share ``ratio`` of each graph's body parts, at all times; SkeletonMAE's body-part masking.
+
+    ``parts`` says which part each joint is of; a node's joint is the last coordinate of its ``pos``.
+    SkeletonMAE: Graph-based Masked Autoencoder for Skeleton Sequence Pre-training, ICCV 2023, arXiv:2307.08476.
+    Raises UserError for a graph without pos or with joints that ``parts`` does not name.
+    """
+
+    ratio: float
+    parts: tuple[int, ...]
+
+    def __post_init__(self):
+        _check(self.ratio, "parts")
+        object.__setattr__(self, "parts", tuple(self.parts))
+
+    def __call__(self, graph: Graph, generator: Generator | None = None) -> Tensor:
+        joint = places_of(graph, 1, "parts are groups of joints (pos along its last axis)")[:, -1]
+        if ((joint != joint.floor()) | (joint < 0) | (joint >= len(self.parts))).any():
+            raise UserError(
+                f"parts are known of joints 0 to {len(self.parts) - 1}, but nodes stand at {float(joint.min()):g} to "
+                f"{float(joint.max()):g} along the last axis of pos; give the part of each joint"
+            )
+        return together(torch.tensor(self.parts, device=graph.device)[joint.long()], self.ratio, graph, generator)
+
+
+@dataclass(frozen=True)
+class Near:
+    """Hides a share ``ratio`` of each graph's nodes: those nearest by ``pos`` to a random one, which is among them.
+
+    Point-MAE's block masking, arXiv:2203.06604; Block goes by hops along edges instead. Nodes equally far are taken at
+    random. Raises UserError for a graph without pos.
+    """
+
+    ratio: float
+
+    def __post_init__(self):
+        _check(self.ratio, "nodes")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None) -> Tensor:
+        pos = places_of(graph, 1, "a block by place needs to know where nodes stand")
+        draw = torch.rand(graph.num_nodes, generator=generator, device=graph.device)
+        start = lowest_in(draw, graph.size.clamp(max=1), graph.batch, graph.size)
+        centre = pos.new_zeros(graph.num_graphs, pos.size(1))
+        centre[graph.batch[start]] = pos[start]
+        away = (pos - centre[graph.batch]).square().sum(1).unique(return_inverse=True)[1]
+        return lowest(away + draw.double(), self.ratio, graph)
+
+
+@dataclass(frozen=True)
+class Color:
+    """Hides the share ``ratio`` of each graph's nodes where filtered noise is lowest; ColorMAE, arXiv:2407.13036.
+
+    The ``color`` says which frequencies of white noise are left: "red" the low ones (whole regions are hidden), "blue"
+    the high ones (hidden nodes lie scattered), "green" a band between, "purple" all but that band. A blur is so many
+    ``steps`` of a lazy random walk along edges, whichever way they point; in a graph without edges it is a Gaussian of
+    the distance by ``pos``, as wide as that walk gets along a line of nodes, whose step is the mean distance of a node
+    to its nearest. ``steps`` are those of the weak and of the strong blur: red is the strongly blurred noise, blue the
+    noise less the weakly blurred, green the weakly less the strongly blurred, purple the noise less the green. Each
+    node's noise is divided by its deviation, so that all are hidden about equally often. Without edges it takes memory
+    with the square of a graph's nodes. Raises UserError where there is neither an edge nor a pos.
+    Reference: carlosh93/ColorMAE at 8d173eb, which loads such noise from files.
+    """
+
+    ratio: float
+    color: str = "green"
+    steps: tuple[int, int] = (1, 4)
+
+    def __post_init__(self):
+        _check(self.ratio, "nodes")
+        if self.color not in COLORS:
+            raise unknown("color of noise", self.color, COLORS)
+        object.__setattr__(self, "steps", tuple(self.steps))
+        if len(self.steps) != 2 or not 1 <= self.steps[0] < self.steps[1]:
+            raise ValueError(f"cannot blur by {self.steps} steps; choose two numbers, the first 1 or more and below")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None) -> Tensor:
+        white = torch.randn(graph.num_nodes, 1, generator=generator, device=graph.device)
+        if graph.num_edges:
+            colored = self._filter(lambda steps: _walked(graph, white, steps))
+            spread = graph.remember(f"masks.{self.color}.{self.steps}", self._spread, shared=True)
+        else:
+            colored, spread = self._by_place(graph, white)
+        flat = spread < 1e-3  # nothing is left of such frequencies, as where all nodes stand at one place
+        return lowest(torch.where(flat, white, colored / spread.clamp(min=1e-3)).squeeze(1), self.ratio, graph)
+
+    def _filter(self, blurred: Callable[[int], Tensor]) -> Tensor:
+        """What the color leaves of what is ``blurred`` by so many steps, by none at 0."""
+        weak, strong = self.steps
+        if self.color == "red":
+            return blurred(strong)
+        if self.color == "blue":
+            return blurred(0) - blurred(weak)
+        green = blurred(weak) - blurred(strong)
+        return green if self.color == "green" else blurred(0) - green
+
+    def _spread(self, graph: Graph) -> Tensor:
+        """About the deviation of each node's noise filtered along edges, [N, 1]; always of the same draws."""
+        draws = torch.randn(graph.num_nodes, PROBES, generator=Generator().manual_seed(0)).to(graph.device)
+        filtered = self._filter(lambda steps: _walked(graph, draws, steps))
+        return filtered.square().mean(1, keepdim=True).sqrt()
+
+    def _by_place(self, graph: Graph, white: Tensor) -> tuple[Tensor, Tensor]:
+        """``white`` [N, 1] filtered by distance, and the deviation of each node's noise, [N, 1]."""
+        pos = places_of(graph, 1, "without edges, noise is filtered by where nodes stand")
+        even = len(set(graph.sizes)) == 1  # graphs of one size are filtered at once
+        sizes = [graph.num_nodes] if even else list(graph.sizes)
+        rows = []
+        for where, noise in zip(pos.split(sizes), white.split(sizes), strict=True):
+            if len(where):
+                shape = (graph.num_graphs if even else 1, -1)
+                where, noise = where.unflatten(0, shape), noise.unflatten(0, shape)  # [B, L, d] and [B, L, 1]
+                same = where[:1] if (where == where[:1]).all() else where  # pieces of a grid
+                weight = self._filter(partial(_gaussian, same))
+                spread = weight.norm(dim=-1, keepdim=True).expand_as(noise)
+                rows.append(torch.cat([weight @ noise, spread], dim=-1).flatten(0, 1))
+        colored, spread = (torch.cat(rows) if rows else white.expand(-1, 2)).split(1, dim=1)
+        return colored, spread
+
+
+def _walked(graph: Graph, noise: Tensor, steps: int) -> Tensor:
+    """``noise`` [N, C] after so many means of a node's own and the mean of its neighbours'."""
+    into, out = graph.csr, graph.csr.transpose
+    count = (into.degree + out.degree).clamp(min=1)[:, None]
+    for _ in range(steps):
+        noise = (noise + (spmm(into, noise) + spmm(out, noise)) / count) / 2
+    return noise
+
+
+def _gaussian(pos: Tensor, steps: int) -> Tensor:
+    """How much of each node's noise reaches each other of those at ``pos`` [B, L, d], [B, L, L]; rows sum to one."""
+    away = torch.cdist(pos, pos, compute_mode="donot_use_mm_for_euclid_dist")
+    itself = torch.eye(away.size(1), dtype=torch.bool, device=away.device)
+    if not steps:
+        return itself.to(away.dtype)
+    spacing = away.masked_fill(itself, torch.inf).amin(-1).mean(-1).clamp(min=1e-12)[:, None, None]
+    return (-((away / spacing) ** 2) / steps).softmax(-1)  # a variance of steps / 2
+
+
+@dataclass(frozen=True)
+class Disjoint:
+    """Several masks of each graph whose visible nodes do not overlap: True [views, N] where a view hides a node.
+
+    A view hides floor(ratio * n) of n nodes and one at least, and more where so many visible ones would overlap: no
+    view shows more than n // ``views``. Disjoint Masking with Joint Distillation, arXiv:2301.00230; reference
+    mx-mark/DMJD at daf954a, models_dmjd.py, whose second view may share some nodes with the first.
+    """
+
+    ratio: float
+    views: int = 2
+
+    def __post_init__(self):
+        _check(self.ratio, "nodes")
+        if self.views < 1 or self.views * (1 - self.ratio) > 1 + 1e-9:
+            raise ValueError(
+                f"{self.views} views that hide a share of {self.ratio} cannot show different nodes; choose a ratio of "
+                "1 - 1 / views or more"
+            )
+
+    def __call__(self, graph: Graph, generator: Generator | None = None) -> Tensor:
+        size = graph.size
+        shown = torch.minimum(size - share(self.ratio, size, 1), size // self.views)
+        draw = torch.rand(graph.num_nodes, generator=generator, device=graph.device)
+        upto = [lowest_in(draw, shown * view, graph.batch, size) for view in range(self.views + 1)]
+        return torch.stack([before | ~now for before, now in pairwise(upto)])
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,15 @@ from graphssl.data import Dataset, is_path, load_dataset, to_dataset
 from graphssl.data.loader import Batches
 from graphssl.encoder import CLASS, Encoder, pool
 from graphssl.errors import UserError, unknown
-from graphssl.finetune import finetune
+from graphssl.finetune import NUMBERS, figures, finetune, known
 from graphssl.graph import Graph
 from graphssl.methods import Method
 from graphssl.ops import Content, Rows, dense, missing
-from graphssl.plot import check_picture, draw
+from graphssl.plot import MOVING, Rebuilt, check_picture, draw, draw_rebuilt, film
 from graphssl.probes import EDGE_EXPOSURE, Decoder, LinkCodes, Outcome, get_protocol, judge
 from graphssl.recipes import Plan, Published, Recipe, Spec, get_recipe
 from graphssl.recipes.custom import custom
-from graphssl.report import RAW, UNTRAINED, Report, Row
+from graphssl.report import RAW, UNTRAINED, Heading, Report, Row
 from graphssl.train import memory_advice, seeded
 
 
@@ -47,9 +47,10 @@ def dataset_of(data: Any) -> Dataset:
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A hash of the graphs' content and edges, or of raw items; labels and splits are no part of it."""
+    """A hash of the graphs' content and edges, or of raw items and their kind; labels and splits are no part of it."""
     if dataset.items is not None:
-        return hashed(iter(dataset.items.values))
+        kind = torch.tensor(list(dataset.items.kind.encode()), dtype=torch.uint8)
+        return hashed([kind, *dataset.items.values])
     fields = ("x", "edge_index", "edge_weight", "edge_attr", "pos")
     return hashed(getattr(graph, field) for graph in dataset.graphs for field in fields)
 
@@ -59,6 +60,8 @@ def label_marks(dataset: Dataset, mark: str) -> set[str]:
 
     ``mark`` is the data set's fingerprint.
     """
+    if dataset.items is not None:  # they have no link set
+        return {mark}
     nodes = dataset.as_nodes()
     return {mark, hashed([nodes.y, *(graph.x for graph in nodes.graphs)])}
 
@@ -73,6 +76,12 @@ def hashed(values: Iterable[Content | Tensor | None]) -> str:
                 digest.update(f"{tuple(part.shape)}{part.dtype}".encode())
                 digest.update(np.ascontiguousarray(part.cpu().numpy()).data)
     return digest.hexdigest()[:32]
+
+
+def rows_mark(dataset: Dataset, mark: str, split: str) -> str:
+    """By what a finetuned run remembers which rows of which data it has learned from; ``mark`` is the fingerprint."""
+    parts = dataset.splits[split][0]
+    return f"{mark}-{hashed([parts.train, parts.val, parts.test])}"
 
 
 def versions() -> dict[str, str]:
@@ -98,6 +107,12 @@ def embed(
         return torch.cat([encode(graph).float().cpu() for graph in batches])
 
 
+FINETUNE = (
+    "Encoder and a linear head trained together on labels of the training rows of the first repeat of a split, the "
+    "epoch chosen by the loss on its validation rows; what the head says of its test rows, whose labels are read once; "
+    "accuracy of classes, area under the ROC curve of yes/no labels, mean absolute error of numbers; no repeats."
+)
+PICTURES = ("codes", "reconstruction")
 PRETEXT = "its pretext task was of the kind that {} asks: not comparable with methods that never saw one"
 
 
@@ -166,15 +181,19 @@ class Pretrained:
             self.dataset = found
         chosen = self.dataset if dataset is None else dataset_of(dataset)
         assert chosen is not None
+        kind, holds = spec.get("kind", "graphs"), "graphs" if chosen.items is None else chosen.items.kind
+        if kind != holds:
+            raise UserError(f"this run was pretrained on {kind}, but {chosen.name!r} holds {holds}; give {kind}")
         if self.plan.tokenizer is not None:
-            if chosen.items is None:
-                raise UserError(
-                    f"this run was pretrained on {spec['kind']}, but {chosen.name!r} holds graphs; give {spec['kind']}"
-                )
             chosen = chosen.tokenize(self.plan.tokenizer)
             if dataset is None:
                 self.dataset = chosen
         if chosen.dim != self.encoder.dim_in and self.encoder.reads_content:
+            if chosen.items is not None:
+                raise UserError(
+                    f"{chosen.name!r} holds {kind} of shape {chosen.items.shape}, but the encoder was pretrained on "
+                    f"such of shape {tuple(spec['shape'])}; give {kind} with as many channels, or pretrain on these"
+                )
             raise UserError(
                 f"{chosen.name!r} has {chosen.dim} features a node, but the encoder was pretrained on "
                 f"{self.encoder.dim_in} ({spec['name']}); give data of that width, or pretrain on this"
@@ -220,7 +239,7 @@ class Pretrained:
         if mark in known or (known and any(get_protocol(name).labels for name in names_of(protocol, data))):
             raise UserError(
                 f"this run was trained on labels of {data.name!r}, and protocols judge codes that have seen none; "
-                "use predict() of a finetuned run, or evaluate the run before it was finetuned"
+                "use test() of a finetuned run, or evaluate the run before it was finetuned"
             )
         own = self.module is not None or self.recipe.name == "custom"
         notes: tuple[str, ...] = ()
@@ -279,7 +298,8 @@ class Pretrained:
         """A copy of this run whose encoder and new linear head were trained on the labels of the training part.
 
         ``settings`` are those of ``graphssl.finetune.finetune``: split, epochs, lr, head_lr, weight_decay, batch_size,
-        seed.
+        seed, and the share of the ``labels`` that is used (0.1: a tenth). ``pretrain(..., epochs=0).finetune(...)`` is
+        training from scratch, to compare with; ``test`` judges the result.
         """
         data = self.data(dataset)
         names = list(inspect.signature(finetune).parameters)[3:]
@@ -291,11 +311,16 @@ class Pretrained:
         method = copy.deepcopy(self.method)
         method.encoder.load_state_dict(encoder.state_dict())
         mark = fingerprint(data)
+        marks = label_marks(data, mark)
         plan = replace(self.plan, method=method.eval())
+        tuned = {
+            "dataset": data.name, **chosen, "from": "untrained" if self._is_untrained() else self.name,
+            "rows": rows_mark(data, mark, str(chosen["split"])),
+            "seen_before": bool(marks & set(self.config["labels_seen"])),
+        }  # fmt: skip
         config = {
-            **{k: v for k, v in self.config.items() if k != "best"}, "finetuned": {"dataset": data.name, **chosen},
-            "seen": sorted({*self.config["seen"], mark}),
-            "labels_seen": sorted({*self.config["labels_seen"], *label_marks(data, mark)}),
+            **{k: v for k, v in self.config.items() if k != "best"}, "finetuned": tuned,
+            "seen": sorted({*self.config["seen"], mark}), "labels_seen": sorted({*self.config["labels_seen"], *marks}),
         }  # fmt: skip
         return Pretrained(plan, self.recipe, config, dataset=data, lines=lines, module=self.module, head=head)
 
@@ -305,6 +330,49 @@ class Pretrained:
             raise UserError("this run has no head; run.finetune(dataset) returns one that has")
         with torch.no_grad():
             return self.head(self.embed(dataset).to(self.device)).cpu()
+
+    def _is_untrained(self) -> bool:
+        """Whether the encoder has the weights that the seed gave it."""
+        if self.module is not None or "finetuned" in self.config:
+            return False
+        own, fresh = store.tensors_of(self.encoder), store.tensors_of(self.untrained())
+        return all(torch.equal(own[name], fresh[name]) for name in own)
+
+    def test(self, dataset: Any = None) -> Report:
+        """Judges ``predict`` on the test rows of the split that ``finetune`` learned from; their labels are read once.
+
+        Accuracy of classes, area under the ROC curve of yes/no labels, mean absolute error of numbers. Raises UserError
+        for a run without a head, for other data or another split than it learned from, and where it had seen labels of
+        that data before, which may have been those of test rows.
+        """
+        tuned = self.config.get("finetuned", {})
+        if self.head is None or "rows" not in tuned:
+            raise UserError("this run was not finetuned; run.finetune(dataset) returns one that was")
+        data = self.data(dataset)
+        name = tuned["split"]
+        if name not in data.splits or rows_mark(data, fingerprint(data), name) != tuned["rows"]:
+            raise UserError(
+                f"this run learned from the split {name!r} of {tuned['dataset']!r}, and {data.name!r} is other data or "
+                "split otherwise; give what it learned from, or use predict()"
+            )
+        if tuned["seen_before"]:
+            raise UserError(
+                f"this run had seen labels of {data.name!r} before it was finetuned, perhaps of test rows; finetune "
+                "one that has not"
+            )
+        assert data.y is not None  # it has learned from it
+        said, rows = self.predict(data), data.splits[name][0].test
+        answers = data.y[rows]
+        found = figures(said[rows][known(answers)], answers[known(answers)], tuned["learned"])
+        metric, numbers = next(iter(found)), tuned["learned"] == NUMBERS
+        notes = (
+            f"{tuned['labelled']} labels ({100 * tuned['labels']:g} %) of the split {name!r}; {tuned['epochs']} epochs "
+            f"at {tuned['lr']:g} and {tuned['head_lr']:g} for the head, {tuned['kept']}",
+        )
+        who = self.name + (" from scratch" if tuned["from"] == "untrained" else "")
+        row = Row("finetune", 1, who, found[metric], metrics=found, notes=notes)
+        heading = Heading(metric, not numbers, "" if numbers else "%", FINETUNE)
+        return Report(data.name, [row], {"finetune": heading})
 
     def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Writes config, weights and history to ``folder``; UserError where a run is there already."""
@@ -350,17 +418,62 @@ class Pretrained:
         store.write_atomically(path, write)
         return path, codes.shape
 
-    def plot(self, path: str | Path, dataset: Any = None, overwrite: bool = False) -> Path:
-        """Draws a 2-D map of the codes, coloured by label where there is one, to ``path`` (.png, .pdf or .svg)."""
+    def plot(
+        self, path: str | Path, dataset: Any = None, overwrite: bool = False, what: str | None = None
+    ) -> Path:  # fmt: skip
+        """Draws a picture to ``path`` (.png, .pdf or .svg; .gif of videos and skeletons); the same at each call.
+
+        ``what`` "reconstruction" shows some items, what the method sees of them, and what it makes of that; "codes" a
+        2-D map of the codes, coloured by label where there is one. None: the former of raw items where the method
+        rebuilds its input, else the latter. Raises UserError for what cannot be drawn so, and where ``path`` exists.
+        """
         path = Path(path).expanduser()
+        if what not in (None, *PICTURES):
+            raise unknown("picture", str(what), PICTURES)
         check_picture(path)
         free(path, overwrite)
-        data = self.data(dataset)
-        figure = draw(self.embed(data), data.y, classes=data.classes, title=f"{data.name}, {self.name}")
+        data, moves = self.data(dataset), path.suffix.lower() == ".gif"
+        rebuilt = None if what == "codes" else self._rebuilt(data)
+        if rebuilt is None and what == "reconstruction":
+            why = "holds graphs" if data.items is None else f"was not rebuilt: {self.config['method']} does not do that"
+            raise UserError(f"{data.name!r} {why}; choose what='codes' (--what codes) for a map of codes")
+        if moves and (rebuilt is None or not rebuilt.moving):
+            still = "a map of codes does" if rebuilt is None else f"{rebuilt.kind} do"
+            raise UserError(f"{still} not move, so cannot be drawn to {path.name!r}; end its name in .png")
+        title = f"{data.name}, {self.name}"
         path.parent.mkdir(parents=True, exist_ok=True)
+        if moves and rebuilt is not None:
+            first, *rest = film(rebuilt, title)
+            options = {"save_all": True, "append_images": rest, "duration": 150, "loop": 0}
+            store.write_atomically(path, lambda new: first.save(new, format="GIF", **options))
+            return path
+        figure = (
+            draw(self.embed(data), data.y, classes=data.classes, title=title)
+            if rebuilt is None
+            else draw_rebuilt(rebuilt, title)
+        )
         kind = path.suffix.lower()[1:]
         store.write_atomically(path, lambda new: figure.savefig(new, format=kind, dpi=150))
         return path
+
+    @torch.no_grad()
+    def _rebuilt(self, data: Dataset) -> Rebuilt | None:
+        """A few of the items, spread over the data set, and what the method makes of them; None where it does not."""
+        if data.items is None or data.tokenizer is None:
+            return None
+        count = min(len(data.graphs), 3 if data.items.kind in MOVING else 5)
+        chosen = np.linspace(0, len(data.graphs) - 1, count).round().astype(int).tolist()
+        graph = self.plan.transform(data.batch(chosen)).to(self.device)
+        with evaluating(self.method), seeded(0, self.device):
+            found = self.method.reconstruct(graph, torch.Generator(self.device).manual_seed(0))
+        if found is None:
+            return None
+        hidden, content = (part.cpu() for part in found)
+        graph = graph.to("cpu")
+        given, back = dense(graph.x), data.tokenizer.back
+        covered = given.masked_fill(hidden[:, None], float("nan"))
+        bones = getattr(data.tokenizer, "bones", ())
+        return Rebuilt(data.items.kind, back(graph, given), back(graph, covered), back(graph, content), bones)
 
 
 def free(path: Path, overwrite: bool) -> None:

@@ -7,6 +7,7 @@ CPU, whatever the Graph's device is, and hold nothing N x N.
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from graphssl.errors import UserError
 from graphssl.graph import Graph
-from graphssl.ops import Rows, dense
+from graphssl.ops import CSR, Rows, dense
 
 FARTHEST = torch.iinfo(torch.int16).max - 1  # hops that can be counted
 CHUNK = 2**23  # distances or cosines at a time
@@ -64,6 +65,42 @@ def partition(graph: Graph, parts: int, seed: int = 0) -> Tensor:
     options = pymetis.Options(seed=seed % 2**31)
     _, part = pymetis.part_graph(parts, pattern, options=options, recursive=True)
     return torch.tensor(part, dtype=torch.long, device=graph.device)
+
+
+@dataclass(frozen=True)
+class Reach:
+    """Which nodes each attends to: those on shortest paths of ``dilation``, 2 ``dilation``, ... edges, ``hops`` steps.
+
+    Undilated those are all nodes within ``hops`` edges. Made for a sparse Transformer's ``pattern``; k-hop and dilated
+    neighbourhoods are those of mesh transformers, arXiv:2508.18051. ``Reach(hops, dilation)(graph)`` is an N x N CSR
+    without a node's own place; it costs a sparse product an edge of distance, and holds what it finds.
+    Raises UserError for fewer than one hop or a dilation below 1.
+    """
+
+    hops: int = 1
+    dilation: int = 1
+
+    def __post_init__(self):
+        if self.hops < 1 or self.dilation < 1:
+            raise UserError(f"cannot reach {self.hops} hops at a dilation of {self.dilation}; choose 1 or more of each")
+
+    def __call__(self, graph: Graph) -> CSR:
+        step = adjacency(graph)
+        seen = sp.identity(graph.num_nodes, format="csr")
+        front, found = seen, sp.csr_matrix(seen.shape)
+        for away in range(1, self.hops * self.dilation + 1):
+            front = front @ step
+            front.data[:] = 1.0
+            front = front - front.multiply(seen)
+            front.eliminate_zeros()
+            if front.nnz == 0:
+                break
+            seen = seen + front
+            if away % self.dilation == 0:
+                found = found + front
+        found.sort_indices()
+        ptr, col = (torch.from_numpy(a.astype(np.int64)).to(graph.device) for a in (found.indptr, found.indices))
+        return CSR(ptr, col, None, (graph.num_nodes, graph.num_nodes))
 
 
 def hops(graph: Graph, sources: Tensor, limit: int) -> Tensor:

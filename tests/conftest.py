@@ -19,6 +19,7 @@ from graphssl.graph import Graph
 from graphssl.methods import Method
 from graphssl.ops import Rows
 from graphssl.recipes import Spec, get_recipe
+from graphssl.tokens import Joints, Patches, PointGroups, Tubelets
 from graphssl.train import seeded
 
 torch.set_num_threads(1)
@@ -65,6 +66,12 @@ def odd() -> Graph:
     return Graph.build(torch.randn(9, F, generator=generator(4)), edges)
 
 
+def draws(*shape: int) -> torch.Tensor:
+    return torch.rand(*shape, generator=generator(10))
+
+
+BODY = ((0, 1), (1, 2), (1, 3), (3, 4))  # a skeleton of five joints
+
 KINDS: dict[str, Callable[[], Graph]] = {
     "citation": lambda: random_graph(60, 0),
     "words": words,
@@ -75,6 +82,10 @@ KINDS: dict[str, Callable[[], Graph]] = {
     "odd": odd,
     "one-node": lambda: Graph.build(torch.randn(1, F, generator=generator(7)), torch.empty(2, 0, dtype=torch.long)),
     "no-edges": lambda: Graph.build(torch.randn(8, F, generator=generator(8)), torch.empty(2, 0, dtype=torch.long)),
+    "patches": lambda: Patches(2, "grid")(draws(2, 3, 8, 8)),
+    "tubelets": lambda: Tubelets(3, 2)(draws(1, 6, 1, 8, 8)),
+    "points": lambda: PointGroups(16, 4, "knn4")(draws(1, 60, 3)),
+    "skeleton": lambda: Joints(BODY, frames=4, steps=None)(draws(1, 16, 5, 3)),
 }
 
 
@@ -100,8 +111,9 @@ class Case:
         task = "node" if graph.num_graphs == 1 else "graph"
         sparse = isinstance(graph.x, Rows)
         edge_dim = 0 if graph.edge_attr is None else graph.edge_attr.size(1)
+        axes = 0 if graph.pos is None else graph.pos.size(1)
         spec = Spec(
-            "data", task, F, graph.num_nodes, graph.num_edges, graph.num_graphs, sparse, edge_dim=edge_dim
+            "data", task, F, graph.num_nodes, graph.num_edges, graph.num_graphs, sparse, edge_dim=edge_dim, axes=axes
         )  # fmt: skip
         with seeded(seed):
             return recipe.plan(spec, recipe.settings(spec, {"width": 16, **self.settings})).method
@@ -111,8 +123,14 @@ REMASKED = {"decoder.layers.0.conv.target": "hidden targets are zero before the 
 ALONE = {"one-node": "one node has no other node to be told from"}
 EDGELESS = dict.fromkeys(("one-node", "no-edges"), "it predicts edges, and there are none")
 
+UNJOINED = dict.fromkeys(("one-node", "no-edges"), "it hides along edges, and there are none")
+NOWHERE = dict.fromkeys(("star", "odd", "one-node", "no-edges"), "it goes by where nodes stand, and they have no pos")
+
 FEW = {"one-node": "one node makes no three clusters"}
-ONE_GRAPH = {"one-node": "one node makes no groups", "molecules": "it groups the nodes of one graph"}
+ONE_GRAPH = {
+    "one-node": "one node makes no groups",
+    **dict.fromkeys(("molecules", "patches"), "it groups the nodes of one graph"),
+}
 NO_GROUPS = {**ONE_GRAPH, "no-edges": "it groups by edges, and there are none"}
 NARROW = {"hidden": 16, "inner": 16}
 FEW_DROPS = {"edges_1": 0.1, "edges_2": 0.1, "features_1": 0.1, "features_2": 0.1}
@@ -159,6 +177,51 @@ METHODS: dict[str, Case] = {
     "scgc": Case("scgc", {**NARROW, "clusters": 3, "warmup": 0.0}, skips=FEW),
     "scgc-influence": Case("scgc", {**NARROW, "influence": True, "gamma": 0.0, "warmup": 0.0}, skips=ALONE),
     "scgc-warming-up": Case("scgc", {**NARROW, "warmup": 0.99, "content_nodes": 5}),
+}
+
+POINTS = ("points", "tubelets")  # whose nodes stand in space
+NO_POINTS = {kind: "its nodes are no groups of points in space" for kind in KINDS if kind not in POINTS}
+
+METHODS |= {
+    "simmim": Case("simmim", {"layers": 2, "mask_end": 0.8}),
+    "simmim-gat": Case("simmim", {"layers": 2, "encoder": "gat"}),
+    "simmim-sparse": Case("simmim", {"layers": 2, "encoder": "sparse-transformer", "hops": 2, "global_nodes": 1}),
+    "crossmae": Case("crossmae", {"layers": 2, "decoder_width": 16, "dropout": 0.1}),
+    "crossmae-sparse": Case(
+        "crossmae",
+        {"layers": 2, "decoder_width": 16, "encoder": "sparse-transformer", "normalize": True, "decoded": 1.0},
+    ),
+    "maskfeat": Case("maskfeat", {"layers": 2, "dropout": 0.1}),
+    "maskfeat-gcn": Case("maskfeat", {"layers": 2, "encoder": "gcn", "masker": "block"}),
+    "simsiam": Case("simsiam", {"projection": 16, "hidden": 8, "view": "random4", "kept": 0.5}, several=True),
+    "simsiam-gcn": Case("simsiam", {"projection": 16, "hidden": 8, "encoder": "gcn", "norm": "layer"}, several=True),
+    "point-mae": Case("point-mae", {"inner": 8, "layers": 1, "decoder_width": 16}, skips=NO_POINTS),
+    "point-mae-block": Case("point-mae", {"inner": 8, "layers": 1, "masker": "block", "dropout": 0.1}, skips=NO_POINTS),
+    "skeletonmae": Case("skeletonmae", {"inner": 8, "layers": 2, "dropout": 0.1}, skips=EDGELESS),
+    "skeletonmae-gat": Case(
+        "skeletonmae",
+        {"inner": 8, "layers": 2, "encoder": "gat", "decoder": "gat", "loss": "mse"},
+        REMASKED,
+        skips=EDGELESS,
+    ),
+    "mae": Case("mae", {"layers": 2, "decoder_width": 16, "dropout": 0.1}),
+    "mae-gcn": Case("mae", {"layers": 2, "decoder_width": 16, "encoder": "gcn", "normalize": True, "mask": 0.5}),
+    "mae-disjoint": Case("mae", {"layers": 2, "decoder_width": 16, "masker": "disjoint"}),
+    "mae-block": Case("mae", {"layers": 2, "decoder_width": 16, "masker": "block", "mask_end": 0.5}, skips=UNJOINED),
+    "mae-near": Case("mae", {"layers": 2, "decoder_width": 16, "masker": "near", "dropout": 0.1}, skips=NOWHERE),
+    "mae-green": Case("mae", {"layers": 2, "decoder_width": 16, "masker": "color-green"}, skips=UNJOINED),
+    "mae-frames": Case("mae", {"decoder_width": 16, "masker": "frames", "mask": 0.5, "dropout": 0.1}, skips=NOWHERE),
+    "videomae": Case("videomae", {"layers": 2, "decoder_width": 16, "dropout": 0.1}, skips=NOWHERE),
+    "hpm": Case("hpm", {"layers": 2, "decoder_width": 16, "dropout": 0.1}),
+    "hpm-gcn": Case("hpm", {"decoder_width": 16, "encoder": "gcn", "momentum": 0.5, "normalize": True}),
+    "latent-mim": Case("latent-mim", {"layers": 2, "decoder_width": 16, "inner": 16, "mask": 0.75}, skips=NOWHERE),
+    "latent-mim-whole": Case(
+        "latent-mim",
+        {"layers": 2, "decoder_width": 16, "inner": 16, "mask": 0.5, "whole": True, "encoder": "gcn"},
+        skips=NOWHERE,
+    ),
+    "graphmae-transformer": Case("graphmae", {"encoder": "transformer"}, REMASKED),
+    "graphmae-sparse-transformer": Case("graphmae", {"encoder": "sparse-transformer"}, REMASKED),
 }
 
 

@@ -59,12 +59,29 @@ def test_what_comes_back(run):
     assert "graphmae" in repr(run)
 
 
-@pytest.mark.parametrize("method", sorted({*graphssl.list_methods()} - {*BASELINES}))
+def placed(data: Data) -> Data:
+    """With nodes on a grid of six columns."""
+    node = torch.arange(len(data.x))
+    data.pos = torch.stack([node // 6, node % 6], 1).float()
+    return data
+
+
+WHOLE = ("infograph", "graphcl", "simgrace", "simsiam")  # which tell graphs from one another
+PLACED = ("latent-mim", "videomae")  # which need to know where nodes stand
+
+
+@pytest.mark.parametrize("method", sorted({*graphssl.list_methods()} - {*BASELINES, "point-mae"}))
 def test_every_method_pretrains_both_kinds_of_set(method):
+    """Point-MAE is for groups of points alone: tests/test_methods.py."""
     settings = {"width": 16, "epochs": 2, "progress": False}
-    if method not in ("infograph", "graphcl", "simgrace"):  # which tell graphs from one another
-        assert graphssl.pretrain(cited(), method, **settings).embed().isfinite().all()
-    graphs = graphssl.pretrain(molecules(), method, batch_size=8, **settings)
+    one, several = cited(), molecules()
+    if method in PLACED:
+        with pytest.raises(graphssl.UserError, match="pos"):
+            graphssl.pretrain(one, method, **settings)
+        one, several = placed(one), [placed(data) for data in several]
+    if method not in WHOLE:
+        assert graphssl.pretrain(one, method, **settings).embed().isfinite().all()
+    graphs = graphssl.pretrain(several, method, batch_size=8, **settings)
     assert graphs.embed().shape == (30, graphs.encoder.dim)
     assert graphs.encoder.dim % 16 == 0
     assert graphs.embed(level="node").size(0) == sum(d.num_nodes for d in molecules())
@@ -74,6 +91,35 @@ def test_every_method_pretrains_both_kinds_of_set(method):
 def test_every_encoder_takes_the_recipes_place(encoder):
     run = graphssl.pretrain(cited(), encoder=encoder, **SMALL)
     assert run.embed().shape == (60, 16)
+
+
+@pytest.mark.parametrize("encoder", graphssl.backbones.TRANSFORMERS)
+@pytest.mark.parametrize(
+    "method", ["bandana", "vgae", "gae", "scgc", "bgrl", "cca-ssg", "grace", "maskgae", "paretognn"]
+)
+def test_methods_that_no_transformer_fits_say_so(method, encoder):
+    with pytest.raises(graphssl.UserError, match=r"one width throughout.*choose one of|unknown encoder of.*known: gcn"):
+        graphssl.pretrain(cited(), method, encoder=encoder, width=16, epochs=1, progress=False)
+
+
+@pytest.mark.parametrize("encoder", graphssl.backbones.TRANSFORMERS)
+@pytest.mark.parametrize("method", ["dgi", "graphmae", "graphmae2", "s2gae", "selftask"])
+def test_a_transformer_in_a_graph_methods_place_reads_where_nodes_stand(method, encoder):
+    run = graphssl.pretrain(placed(cited()), method, encoder=encoder, width=16, epochs=1, progress=False)
+    elsewhere = placed(cited())
+    elsewhere.pos = elsewhere.pos.flip(0)
+    assert not torch.allclose(run.embed(), run.embed(elsewhere))
+
+
+@pytest.mark.parametrize("encoder", ["gat", "gcn", "transformer", "sparse-transformer"])
+@pytest.mark.parametrize("method", ["graphmae", "bandana"])
+def test_methods_of_graphs_run_on_images_as_they_are(method, encoder):
+    if method == "bandana" and encoder != "gcn":
+        pytest.skip("its messages are weighed edge by edge")
+    images = np.random.default_rng(0).random((12, 1, 8, 8), np.float32)
+    run = graphssl.pretrain(images, method, encoder=encoder, width=16, epochs=2, progress=False)
+    assert run.embed().shape == (12, 16)
+    assert run.history["loss"][1] != run.history["loss"][0]
 
 
 def test_report_has_controls(run):
@@ -439,7 +485,7 @@ WRONG = {
     "no-gpu": (dict(device="cuda:7"), "device='cpu'"),
     "precision": (dict(precision="8"), "bf16"),
     "encoder": (dict(encoder="gta"), "did you mean 'gat'"),
-    "pool": (dict(pool="avg"), "known: max, mean, sum"),
+    "pool": (dict(pool="avg"), "known: class, max, mean, sum"),
     "resume": (dict(resume=True), "give out="),
     "object": (dict(method=42), "got int"),
     "out": (dict(out=5), "name of a folder"),

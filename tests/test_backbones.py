@@ -6,11 +6,11 @@ import torch_geometric.nn as pyg
 from conftest import KINDS, F
 from torch import nn
 
-from graphssl.backbones import Backbone, backbone, foreign, list_encoders
+from graphssl.backbones import CONVS, TRANSFORMERS, Backbone, backbone, foreign, list_encoders
 from graphssl.backbones.base import ACTIVATIONS, NORMS
 from graphssl.errors import UserError
 from graphssl.graph import Graph
-from graphssl.ops import dense
+from graphssl.ops import Rows, dense
 
 
 def copied(conv, name, dim):
@@ -38,7 +38,7 @@ def copied(conv, name, dim):
     return theirs
 
 
-@pytest.mark.parametrize("name", list_encoders())
+@pytest.mark.parametrize("name", CONVS)  # tests/test_transformer.py does so for transformers
 def test_layer_equals_pyg(name, graph, kind):
     body = backbone(name, F, [8], heads=2, activation="none").eval()
     conv = body.layers[0].conv
@@ -78,7 +78,9 @@ def test_a_decoder_of_few_columns_keeps_its_inside_wide():
 @pytest.mark.parametrize("widths", [[8], [8, 16], [8, 40]])
 @pytest.mark.parametrize("name", list_encoders())
 def test_rows_asked_for_are_rows_of_all(name, widths, graph):
-    body = backbone(name, F, widths, norm="layer", residual=True, bare_end=True).eval()
+    if name in TRANSFORMERS and len(set(widths)) > 1:
+        pytest.skip("a transformer has one width")
+    body = backbone(name, F, widths, norm="layer", residual=True, bare_end=name not in TRANSFORMERS).eval()
     rows = torch.arange(graph.num_nodes) % 3 == 0
     torch.testing.assert_close(body(graph, graph.x, rows), body(graph, graph.x)[rows], rtol=1e-4, atol=1e-5)
 
@@ -151,3 +153,55 @@ def test_adjacency_survives_replace_only_where_it_holds():
     kept = graph.keep_edges(torch.arange(graph.num_edges) % 2 == 0)
     assert kept.csr.nnz == kept.num_edges
     assert isinstance(kept, Graph)
+
+
+def test_facts_of_edges_hold_for_any_content_and_others_for_this_graph_alone():
+    graph, calls = KINDS["molecules"](), []
+
+    def count(graph):
+        calls.append(graph.num_edges)
+        return len(calls)
+
+    later = graph.replace(x=graph.x * 2)
+    assert [later.remember("edges", count, shared=True), graph.remember("edges", count, shared=True)] == [1, 1]
+    others = (
+        graph.keep_edges(torch.arange(graph.num_edges) % 2 == 0),
+        graph.keep_nodes(torch.arange(graph.num_nodes) > 0),
+        graph.replace(edge_index=graph.edge_index.clone()),
+        graph.replace(batch=graph.batch * 0, sizes=(graph.num_nodes,)),
+    )
+    assert [other.remember("edges", count, shared=True) for other in others] == [2, 3, 4, 5]
+    assert graph.remember("own", count) != later.remember("own", count)
+
+
+def test_parts_are_what_stack_takes():
+    for kind, make in KINDS.items():
+        graph = make()
+        parts = graph.parts()
+        assert [part.sizes for part in parts] == [(size,) for size in graph.sizes], kind
+        again = Graph.stack(parts)
+        for field in ("edge_index", "batch", "edge_attr", "edge_weight", "pos"):
+            one, two = getattr(graph, field), getattr(again, field)
+            assert two is None if one is None else torch.equal(one, two), (kind, field)
+        assert torch.equal(dense(graph.x), dense(again.x)), kind
+
+
+def test_parts_carry_rows_items_and_sparse_content():
+    graph, words = KINDS["molecules"](), Graph.stack([KINDS["words"](), KINDS["words"]()])
+    graph = graph.replace(rows=torch.arange(graph.num_nodes) + 5, items=torch.tensor([3, 1, 4, 0]))
+    parts = graph.parts()
+    assert [part.items.tolist() for part in parts] == [[3], [1], [4], [0]]
+    assert torch.equal(torch.cat([part.rows for part in parts]), graph.rows)
+    assert parts[1].num_edges == 0
+    one, two = words.parts()
+    assert isinstance(two.x, Rows)
+    assert torch.equal(dense(one.x), dense(two.x))
+    assert torch.equal(one.edge_index, two.edge_index)
+
+
+def test_a_graph_without_nodes_has_a_part_of_its_own():
+    graph = KINDS["molecules"]()
+    without = graph.keep_nodes(graph.batch != 2)
+    assert [(part.num_nodes, part.num_edges > 0) for part in without.parts()] == [
+        (7, True), (1, False), (0, False), (30, True)
+    ]  # fmt: skip

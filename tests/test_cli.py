@@ -6,6 +6,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from graphssl.cli import main
 
@@ -56,6 +57,67 @@ def test_one_run_on_a_link_set_is_judged_by_four_tasks(capsys, tmp_path):
     said(capsys, "did you mean 'node-knn'")
 
 
+def bars(count=60):
+    """Bytes [count, 1, 8, 8] with a bright bar whose row says the class."""
+    y = np.arange(count) % 3
+    images = np.random.default_rng(0).integers(0, 100, (count, 1, 8, 8)).astype(np.uint8)
+    for i, c in enumerate(y):
+        images[i, :, 2 * c : 2 * c + 2] += 80
+    return images, y
+
+
+SMALL = ["--method", "mae", *QUICK, "--set", "layers=1", "--batch-size", "20"]
+
+
+def test_the_whole_way_from_a_file_of_images(capsys, tmp_path):
+    images, y = bars()
+    np.savez(tmp_path / "bars.npz", images=images, y=y)
+    out = str(tmp_path / "run")
+    assert main(["pretrain", str(tmp_path / "bars.npz"), "--out", out, *SMALL]) == 0
+    assert main(["pretrain", str(tmp_path / "bars.npz"), "--out", out, *SMALL, "--resume"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", out, "--protocol", "graph-knn"]) == 0
+    said_by_it = capsys.readouterr().out
+    for word in ("mae", "untrained encoder", "raw features", "graph-knn"):
+        assert word in said_by_it
+    assert main(["embed", out, "--to", str(tmp_path / "codes.npy")]) == 0
+    assert np.load(tmp_path / "codes.npy").shape == (60, 8)
+    assert main(["plot", out, "--to", str(tmp_path / "items.png")]) == 0
+    assert main(["plot", out, "--to", str(tmp_path / "rebuilt.png"), "--what", "reconstruction"]) == 0
+    assert main(["plot", out, "--to", str(tmp_path / "codes.png"), "--what", "codes"]) == 0
+    drawn = [(tmp_path / f"{name}.png").read_bytes() for name in ("items", "rebuilt", "codes")]
+    assert drawn[0] == drawn[1] != drawn[2]
+    capsys.readouterr()
+    assert main(["plot", out, "--to", str(tmp_path / "film.gif")]) == 2
+    said(capsys, "images do not move", ".png")
+    assert main(["embed", out, "--to", str(tmp_path / "other.npy"), "--dataset", "drugs-mini"]) == 2
+    said(capsys, "pretrained on images", "holds graphs")
+
+
+def test_the_whole_way_from_a_folder_of_images(capsys, tmp_path):
+    images, y = bars()
+    for i, (image, c) in enumerate(zip(images, y, strict=True)):
+        path = tmp_path / "pictures" / f"row{c}" / f"{i:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image[0]).save(path)
+    out = str(tmp_path / "run")
+    assert main(["pretrain", str(tmp_path / "pictures"), "--out", out, *SMALL]) == 0
+    assert main(["embed", out, "--to", str(tmp_path / "codes.csv")]) == 0
+    lines = (tmp_path / "codes.csv").read_text().splitlines()
+    assert (len(lines), lines[0].startswith("graph,code_0")) == (61, True)
+    assert lines[1].startswith("row0/00.png,")
+    assert main(["evaluate", out, "--protocol", "graph-linear"]) == 0
+    assert "raw features" in capsys.readouterr().out
+
+
+def test_a_named_set_of_images(capsys, tmp_path):
+    out = str(tmp_path / "run")
+    assert main(["pretrain", "digits", "--out", out, *SMALL, "--epochs", "0"]) == 0
+    assert "digits: 0 epochs" in capsys.readouterr().out
+    assert main(["embed", out, "--to", str(tmp_path / "codes.npy")]) == 0
+    assert np.load(tmp_path / "codes.npy").shape == (1797, 8)
+
+
 def test_files_are_not_overwritten_unasked(run, capsys, tmp_path):
     path = tmp_path / "codes.npy"
     path.write_text("mine")
@@ -86,6 +148,7 @@ MISTAKES = {
     "file": (["pretrain", "nowhere/data.npz"], "nowhere/data.npz"),
     "list": (["list", "colours"], "methods"),
     "pattern": (["list", "methods", "zzz*"], "list methods"),
+    "picture": (["plot", "nowhere", "--to", "a.png", "--what", "colours"], "reconstruction"),
 }
 
 

@@ -32,6 +32,8 @@ def test_every_parameter_gets_a_gradient(method, graph):
 @pytest.mark.parametrize("kind", ["citation", "words"])
 def test_gradients_differ_from_zero_save_those_listed(name, kind):
     case = METHODS[name]
+    if kind in case.skips:
+        pytest.skip(case.skips[kind])
     graph = case.given(kind)
     method = case.make(graph)
     method.total(losses_of(method, graph)).backward()
@@ -50,8 +52,9 @@ def test_same_seed_same_losses(method, graph):
 def test_another_seed_other_losses(case, kind, graph, method):
     if kind in ("one-node", "no-edges", "odd"):
         pytest.skip("too small for two draws to differ for sure")
-    one, two = losses_of(copy.deepcopy(method), graph, 1), losses_of(method, graph, 2)
-    assert any(not torch.equal(one[k], two[k]) for k in one)
+    one = losses_of(copy.deepcopy(method), graph, 1)
+    others = (losses_of(copy.deepcopy(method), graph, seed) for seed in range(2, 8))  # two draws of a few may agree
+    assert any(not torch.equal(one[k], two[k]) for two in others for k in one)
 
 
 def test_input_is_untouched(method, graph):
@@ -102,11 +105,14 @@ def test_renumbering_nodes_renumbers_codes(method, graph):
     source, target = place[graph.edge_index]
     edges = (target * graph.num_nodes + source).argsort(stable=True)
     along = {k: v[edges] for k in ("edge_attr", "edge_weight") if (v := getattr(graph, k)) is not None}
+    along |= {} if graph.pos is None else {"pos": graph.pos[order]}
     moved = graph.replace(x=graph.x[order], edge_index=torch.stack([source, target])[:, edges], **along)
     torch.testing.assert_close(encoder(moved), encoder(graph)[order], rtol=1e-4, atol=1e-5)
 
 
 def test_sparse_and_dense_content_give_the_same(case):
+    if "words" in case.skips:
+        pytest.skip(case.skips["words"])
     graph = case.given("words")
     full = graph.replace(x=dense(graph.x))
     method = case.make(graph).eval()

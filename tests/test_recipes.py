@@ -24,7 +24,7 @@ CITED = [
     for name, figures in get_recipe(method).published.items()
     for protocol in figures
 ]
-SETS = ("graphcl", "infograph", "simgrace")  # refuse a single graph: tests/test_graph_contrast.py
+SETS = ("graphcl", "infograph", "simgrace", "simsiam")  # refuse a single graph: tests/test_graph_contrast.py
 PREDICT_EDGES = ("bandana", "maskgae", "s2gae", "gae", "vgae", "paretognn")
 
 
@@ -40,7 +40,7 @@ def task_of(name):
 
 def spec_of(name, task=None, sparse=False, dim=24, edges=500, edge_dim=0, known=True):
     task = task or task_of(name)
-    return Spec(name, task, dim, 100, edges, 10 if task == "graph" else 1, sparse, known, edge_dim)
+    return Spec(name, task, dim, 100, edges, 10 if task == "graph" else 1, sparse, known, edge_dim, axes=3)
 
 
 def small(n=12):
@@ -178,14 +178,14 @@ def test_a_decoder_without_layers_is_refused(layers):
 
 
 @pytest.mark.parametrize("task", ["node", "link", "graph"])
-@pytest.mark.parametrize("method", PREDICT_EDGES)
+@pytest.mark.parametrize("method", [*PREDICT_EDGES, "skeletonmae"])
 def test_data_without_edges_is_refused_by_what_predicts_them(method, task):
     recipe, spec = get_recipe(method), spec_of("data", task, edges=0, known=False)
     with pytest.raises(UserError, match=f"{method} learns by predicting edges, but the data has none"):
         recipe.plan(spec, recipe.settings(spec, {"width": 8}))
 
 
-@pytest.mark.parametrize("method", sorted({*list_methods()} - {*PREDICT_EDGES, *BASELINES, *SETS, "selftask"}))
+@pytest.mark.parametrize("method", sorted({*list_methods()} - {*PREDICT_EDGES, *BASELINES, *SETS, "selftask", "skeletonmae"}))
 def test_data_without_edges_is_taken_by_what_does_not(method):
     recipe, spec = get_recipe(method), spec_of("data", "node", edges=0, known=False)
     with seeded(0):

@@ -1,11 +1,13 @@
 """Data sets: named ones, whatever a user hands in, splits and transforms."""
 
+from graphssl.data.arrays import items_of as items_of
 from graphssl.data.convert import is_path as is_path
 from graphssl.data.convert import to_dataset as to_dataset
 from graphssl.data.dataset import Dataset as Dataset
 from graphssl.data.dataset import Graphs as Graphs
 from graphssl.data.dataset import Split as Split
 from graphssl.data.features import degree_features as degree_features
+from graphssl.data.folders import read_folder as read_folder
 from graphssl.data.named import list_datasets as list_datasets
 from graphssl.data.named import load_dataset as load_dataset
 from graphssl.data.named import origin as origin

@@ -13,19 +13,23 @@ import torch
 from torch import Tensor
 
 from graphssl.data import foreign
-from graphssl.data.arrays import item_set, items_of
+from graphssl.data.arrays import is_array, is_item, item_set, items_of, with_labels
 from graphssl.data.dataset import Dataset, Graphs, Split
 from graphssl.data.features import compact
-from graphssl.data.files import default_graph_splits, default_splits, read_npz
+from graphssl.data.files import read_npz
+from graphssl.data.folders import holds_pictures, read_folder
 from graphssl.data.given import given_splits, read_labels, stack_labels, to_numpy
+from graphssl.data.splits import default_graph_splits, default_splits
 from graphssl.errors import UserError
 from graphssl.graph import Graph, read_content
 from graphssl.ops import Rows, dense
+from graphssl.tokens import Items
 
 ACCEPTED = (
     "a .npz file or its folder, a torch_geometric Data, Dataset or list of Data, a networkx or DGL graph or a list of "
-    "them, (features, scipy sparse adjacency), a graphssl.Graph or list of them, or a graphssl Dataset, as "
-    "graphssl.load_dataset(name) gives"
+    "them, (features, scipy sparse adjacency), a graphssl.Graph or list of them, an array of images [B, C, H, W], "
+    "videos [B, T, C, H, W] or point clouds [B, P, 3], a list of such arrays, (array, labels), graphssl.Items, a "
+    "folder of images or videos, or a graphssl Dataset, as graphssl.load_dataset(name) gives"
 )
 
 
@@ -37,6 +41,11 @@ def to_dataset(data: Any, *, name: str = "data", x_name: Any = None, y_name: str
     and so do a PyG ``Batch`` and a PyG ``Dataset``, but for one that holds a single graph (Planetoid), which is a node
     set. A list of networkx, DGL or ``Graph`` may hold pairs (graph, label). Each item is read once, those of a PyG
     ``Dataset`` without labels when asked for. A string is a file or its folder; names are for ``load_dataset``.
+
+    Images, videos, point clouds, voxel grids and skeleton sequences become a set of items: an array, a list of arrays
+    of one or several shapes, a torch ``Dataset`` of arrays or Pillow images, with labels as (array, labels) or as pairs
+    in the list, or ``Items``, which say their kind. ``graphssl.data.items_of`` tells how an array's kind is found. So
+    does a folder of images or videos, whose sub-folders are classes (``graphssl.data.read_folder`` resizes them).
 
     Labels, masks and names come along. Integer labels are classes, renumbered from 0 with ``classes`` as their names;
     negative ones mean "no label". Masks (``train_mask``, ``val_mask``, ``test_mask``, [N] or [N, repeats]) and index
@@ -54,8 +63,10 @@ def to_dataset(data: Any, *, name: str = "data", x_name: Any = None, y_name: str
         return data
     if isinstance(data, str | os.PathLike):
         return _from_path(data, name)
-    if isinstance(data, Tensor | np.ndarray):
+    if isinstance(data, Items) or is_array(data):
         return item_set(items_of(data), name=name, raw=data)
+    if with_labels(data):
+        return item_set(items_of(data[0]), data[1], name=name, raw=data)
     if isinstance(data, tuple) and any(sp.issparse(part) for part in data):
         return _from_adjacency(data, name)
     if _is_batch(data):
@@ -114,6 +125,8 @@ def _from_list(data: Any, name: str, x_name: Any, y_name: str | None) -> Dataset
     is_list = isinstance(data, list | tuple)
     head = data[0]  # read once: a PyG data set with a random transform gives another graph each time
     first = _unpair(head)[0]
+    if is_item(first) and not (isinstance(data, tuple) and np.ndim(first) < 3):  # (features, edges), rather
+        return _item_list(data, head, name)
     kind = _kind(first)
     if kind is None:
         raise UserError(f"cannot make a data set of a {_type_name(data)} of {_type_name(first)}; give {ACCEPTED}")
@@ -160,6 +173,20 @@ def _from_list(data: Any, name: str, x_name: Any, y_name: str | None) -> Dataset
         name=name, graphs=graphs, task="graph", y=y, classes=classes, splits=default_graph_splits(y),
         item_names=names if names and all(names) else None, raw=data,
     )  # fmt: skip
+
+
+def _item_list(data: Any, head: Any, name: str) -> Dataset:
+    """A list, or a torch data set, of arrays or of pairs (array, label); ``head`` is its first entry."""
+    pairs = [_unpair(head if i == 0 else data[i]) for i in range(len(data))]
+    labels = [label for _, label in pairs]
+    for i, label in enumerate(labels):
+        if is_array(label) and label.ndim > 1:
+            raise UserError(
+                f"cannot make a data set of a {_type_name(data)} of pairs of arrays (item {i} has a second one of "
+                f"shape {tuple(label.shape)}); give {ACCEPTED}"
+            )
+    raw = data if isinstance(data, list | tuple) else None
+    return item_set(items_of([item for item, _ in pairs]), stack_labels(labels, "item"), name=name, raw=raw)
 
 
 def _graph_label(graph: Any, y_name: str | None) -> Any:
@@ -216,39 +243,27 @@ def is_path(data: Any) -> bool:
     path = Path(data).expanduser()
     if isinstance(data, os.PathLike) or path.suffix == ".npz" or path.is_file() or len(path.parts) > 2:
         return True
-    return path.is_dir() and (len(path.parts) > 1 or any(path.glob("*.npz")))
+    return path.is_dir() and (len(path.parts) > 1 or any(path.glob("*.npz")) or holds_pictures(path))
 
 
 def _from_path(data: Any, name: str) -> Dataset:
     if not is_path(data):
         raise UserError(
-            f"{data!r} is neither a file nor a folder of one .npz file; a data set by name is "
+            f"{data!r} is neither a file nor a folder of one .npz file, images or videos; a data set by name is "
             f"graphssl.load_dataset({data!r})"
         )
     path = Path(data).expanduser()
     if path.is_dir():
         files = sorted(path.glob("*.npz"))
+        if not files and holds_pictures(path):
+            return read_folder(path, name=None if name == "data" else name)
         if len(files) != 1:
-            found = ", ".join(file.name for file in files) or "no .npz file"
+            found = ", ".join(file.name for file in files) or "no .npz file, no images and no videos"
             raise UserError(f"the folder {path} holds {found}; give the path of one .npz file")
         path = files[0]
     if not path.is_file():
         raise UserError(f"there is no file {path}; give a .npz file, or one of graphssl.list_datasets()")
     return read_npz(path, None if name == "data" else name)
-
-
-def _array_error(data: Any) -> UserError:
-    shape = tuple(data.shape)
-    kind = {4: "images", 5: "videos"}.get(len(shape), "point clouds" if len(shape) == 3 and shape[2] == 3 else None)
-    if kind:
-        return UserError(
-            f"the shape {shape} looks like {kind}, and images, videos and point clouds are not in this version yet: "
-            "their token graphs come with a later release; give graphs until then"
-        )
-    return UserError(
-        f"an array of shape {shape} alone is no graph; give (features, scipy sparse adjacency), or a torch_geometric "
-        "Data(x=..., edge_index=...)"
-    )
 
 
 def _kind(item: Any) -> str | None:

@@ -57,7 +57,7 @@ class Dataset:
     task: str  # "node", "link" or "graph": what codes are about
     y: Tensor | None = None  # integers are classes, floats are numbers to predict
     splits: dict[str, tuple[Split, ...]] = field(default_factory=dict)  # by name, the default first; repeats in order
-    metric: str = "accuracy"  # of node-linear and node-knn: "accuracy" or "auc"
+    metric: str = "accuracy"  # of classes on a split: "accuracy" or "auc"
     classes: tuple[str, ...] = ()  # names of the classes, where known
     node_names: tuple[Any, ...] | None = None  # the user's own names of nodes, for exports
     item_names: tuple[Any, ...] | None = None  # names of graphs, where known
@@ -121,9 +121,10 @@ class Dataset:
     def protocols(self) -> tuple[str, ...]:
         """Names of the protocols that can judge codes here.
 
-        Those that fit a probe to nodes' labels and the decoders of link sets need a default split with rows in each
-        part, dot products and few labels one without validation, numbers such a one, or ten labelled graphs, and
-        clusters no split. What a graph's edges ask needs edges, and parts of it 100 nodes. A link set offers what its
+        Those that fit a probe to classes and the decoders of link sets need a default split with rows in each part, dot
+        products and few labels of nodes one without validation, numbers such a one, or ten labelled graphs; clusters
+        and a support vector machine for graphs need none, and the latter is not offered for raw items, which come in
+        thousands. What a graph's edges ask needs edges, and parts of it 100 nodes. A link set offers what its
         ``nodes`` do after its own. Labels that no protocol takes yet offer none: several an item, numbers of nodes, and
         yes/no labels that come as floats (0, 1, NaN where unknown: OGB's molecules), which are no numbers to predict.
         """
@@ -136,7 +137,10 @@ class Dataset:
         y, numbers = self.y.flatten(), self.y.is_floating_point()
         values = y[labelled(y)]
         if not numbers:
-            return ("graph-svm",) if len(values.unique()) > 1 else ()
+            if len(values.unique()) < 2:
+                return ()
+            folds = ("graph-svm",) if self.items is None else ()
+            return (*folds, *(("graph-linear", "graph-knn", "graph-few-shot") if self._has_split() else ()))
         if ((values == 0) | (values == 1)).all():
             return ()
         enough = self._has_split(needs_validation=False) if self.splits else len(values) >= 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,37 @@ import scipy.sparse as sp
 import torch
 from torch import Tensor
 
+from graphssl.data.arrays import item_set, items_of
 from graphssl.data.dataset import Dataset, Graphs, Split
 from graphssl.data.features import compact, cut, one_hot, one_hot_degrees
 from graphssl.data.given import joined, read_index, read_labels, read_mask
-from graphssl.data.splits import labelled, random_splits
+from graphssl.data.splits import default_graph_splits, default_splits
 from graphssl.errors import UserError
 from graphssl.graph import Graph, read_content, read_edges, read_numbers
 from graphssl.ops import Rows
+from graphssl.tokens import Items, Joints, Tokenizer
 
 AUC = ("minesweeper", "tolokers")  # judged by the area under the ROC curve, as their paper does
 PLATONOV = (*AUC, "chameleon-filtered", "squirrel-filtered")  # [10, N] masks made by Platonov et al. 2023
+ITEMS = {"images": "images", "videos": "videos", "points": "points", "voxels": "voxels", "frames": "skeletons"}
+POINTERS = {"points": "point_ptr", "frames": "frame_ptr"}  # where items differ in length, and lie end to end
 SPARSE = ("x_indptr", "x_indices", "x_values", "x_shape")  # fields of sparse features
 GEOM = ("actor", "chameleon", "cornell", "squirrel", "texas", "wisconsin")  # by Pei et al. 2020 (Geom-GCN)
 
 
 def read_npz(path: str | Path, name: str | None = None) -> Dataset:
-    """The data set in one ``.npz`` file: a graph with labelled nodes, or many graphs where it has ``node_ptr``."""
+    """The data set in one ``.npz`` file.
+
+    A graph with labelled nodes, many graphs where it has ``node_ptr``, or raw items where it has ``images``,
+    ``videos``, ``points``, ``voxels`` or ``frames``.
+    """
     path = Path(path)
     name = name or path.stem.lower().replace("_", "-")
+    return read_arrays(path, lambda arrays: _data_set(name, arrays))
+
+
+def read_arrays(path: Path, read: Callable[[dict[str, np.ndarray]], Dataset]) -> Dataset:
+    """What ``read`` makes of the arrays of a ``.npz`` file; its UserErrors name the file."""
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
@@ -39,9 +53,55 @@ def read_npz(path: str | Path, name: str | None = None) -> Dataset:
             f"cannot read {path} as a .npz file of plain arrays ({error}); save it with numpy.savez"
         ) from error
     try:
-        return _graphs(name, arrays) if "node_ptr" in arrays else _nodes(name, arrays)
+        return read(arrays)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
+
+
+def _data_set(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
+    if any(key in arrays for key in ITEMS):
+        return _items(name, arrays)
+    return _graphs(name, arrays) if "node_ptr" in arrays else _nodes(name, arrays)
+
+
+def _items(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
+    found = [key for key in ITEMS if key in arrays]
+    if len(found) > 1:
+        raise UserError(f"there are {' and '.join(found)} in one file; give items of one kind a file")
+    key = found[0]
+    values: Any = arrays[key]
+    pointer = POINTERS.get(key, "")
+    if pointer in arrays:
+        values = np.split(values, _pointer(arrays, pointer, len(values), key)[1:-1])
+    items = items_of(values, ITEMS[key])
+    B = len(items)
+    y, classes = _labels(arrays, B, "items")
+    meta = _meta(arrays)
+    given = _indexed(arrays, y, B, "items")
+    return item_set(
+        items, y, name, _bones(arrays, items), classes=classes, item_names=_names(arrays, B, "items"),
+        splits={str(meta.get("split", "given")): given} if given else None,
+    )  # fmt: skip
+
+
+def _pointer(arrays: dict[str, np.ndarray], key: str, total: int, of: str) -> np.ndarray:
+    """Where items that lie end to end start, and where the last ends, [B + 1]."""
+    ptr = _integers(arrays, key)
+    if len(ptr) < 2 or ptr[0] != 0 or ptr[-1] != total or (np.diff(ptr) < 1).any():
+        raise UserError(f"{key} must grow from 0 to {total}, the number of rows of {of}, by 1 or more an item")
+    return ptr
+
+
+def _bones(arrays: dict[str, np.ndarray], items: Items) -> Tokenizer | None:
+    """The tokenizer of skeletons that ``bones`` [n, 2] links; None: the one that suits the items."""
+    if "bones" not in arrays:
+        return None
+    bones, J = arrays["bones"], items.shape[1]
+    if items.kind != "skeletons" or bones.ndim != 2 or bones.shape[1] != 2 or bones.dtype.kind not in "iu":
+        raise UserError(f"bones is {bones.dtype} of shape {bones.shape}; give pairs of joints [n, 2] beside frames")
+    if J is not None and bones.size and not 0 <= int(bones.min()) <= int(bones.max()) < J:
+        raise UserError(f"bones names joints {bones.min()} to {bones.max()}, but the joints are 0 to {J - 1}")
+    return Joints(bones=tuple((int(a), int(b)) for a, b in bones))
 
 
 def _nodes(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
@@ -95,14 +155,19 @@ def _sparse(arrays: dict[str, np.ndarray]) -> sp.csr_matrix:
 def _labels(arrays: dict[str, np.ndarray], rows: int, of: str) -> tuple[Tensor | None, tuple[str, ...]]:
     """The labels, and the names of the classes, which ``meta`` may give."""
     y, classes = read_labels(arrays.get("y"), rows, of)
+    meta = _meta(arrays)
+    given = meta.get("classes", ())
+    if y is None or y.is_floating_point() or not isinstance(given, list) or len(given) != int(y.max()) + 1:
+        return y, classes
+    return y, tuple(map(str, given))
+
+
+def _meta(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     try:
         meta = json.loads(str(arrays["meta"])) if "meta" in arrays else {}
     except json.JSONDecodeError as error:
         raise UserError(f"meta is no JSON ({error}); write it with numpy.array(json.dumps(...)), or drop it") from error
-    given = meta.get("classes", ()) if isinstance(meta, dict) else ()
-    if y is None or y.is_floating_point() or not isinstance(given, list) or len(given) != int(y.max()) + 1:
-        return y, classes
-    return y, tuple(map(str, given))
+    return meta if isinstance(meta, dict) else {}
 
 
 def _names(arrays: dict[str, np.ndarray], rows: int, of: str) -> tuple[Any, ...] | None:
@@ -154,20 +219,6 @@ def _complete(
             "a split needs rows to train and rows to test"
         )
     return joined(parts, N, y, of)
-
-
-def default_splits(y: Tensor | None) -> dict[str, tuple[Split, ...]]:
-    """Ten stratified splits of labelled nodes, 10 % to train, 10 % to choose; none where there are too few classes."""
-    if y is None or y.is_floating_point() or len(labelled(y)) < 10 or len(y[y >= 0].unique()) < 2:
-        return {}
-    return {"random-1:1:8": random_splits(y)}
-
-
-def default_graph_splits(y: Tensor | None) -> dict[str, tuple[Split, ...]]:
-    """Ten splits of labelled graphs, 80 % to train, 10 % to choose, classes each by itself; none of fewer than ten."""
-    if y is None or len(labelled(y)) < 10:
-        return {}
-    return {"random-8:1:1": random_splits(y if y.ndim == 1 else len(y), train=0.8)}
 
 
 def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:

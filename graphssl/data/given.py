@@ -34,7 +34,7 @@ def read_labels(y: Any, rows: int, of: str) -> tuple[Tensor | None, tuple[str, .
     return renumber(y)
 
 
-def stack_labels(labels: list | None) -> Any:
+def stack_labels(labels: list | None, of: str = "graph") -> Any:
     """Labels of graphs, one a graph, as an array [B] or [B, T]; None where no graph has one."""
     if labels is None or all(label is None for label in labels):
         return None
@@ -42,8 +42,7 @@ def stack_labels(labels: list | None) -> Any:
         if (label is None) != (labels[0] is None):
             with_, without = (0, i) if label is None else (i, 0)
             raise UserError(
-                f"graph {with_} has a label but graph {without} has none; "
-                "label all of them (-1 or NaN: unknown) or none"
+                f"{of} {with_} has a label but {of} {without} has none; label all of them (-1 or NaN: unknown) or none"
             )
     arrays = [to_numpy(label) for label in labels]
     columns = arrays[0].ndim == 2  # [1, T] each: [B, T] in all, even for one column
@@ -51,8 +50,8 @@ def stack_labels(labels: list | None) -> Any:
     for i, array in enumerate(arrays):
         if len(array) != len(arrays[0]):
             raise UserError(
-                f"graph {i} has {len(array)} labels and graph 0 has {len(arrays[0])}; "
-                "give as many to each graph, or drop y: labels of nodes are for data of one graph"
+                f"{of} {i} has {len(array)} labels and {of} 0 has {len(arrays[0])}; "
+                f"give as many to each {of}, or drop y: labels of nodes are for data of one graph"
             )
     stacked = np.stack(arrays)
     return stacked if columns or stacked.shape[1] > 1 else stacked[:, 0]

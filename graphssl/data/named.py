@@ -10,32 +10,37 @@ from pathlib import Path
 
 from graphssl.data import download
 from graphssl.data.dataset import Dataset
-from graphssl.data.files import read_npz
+from graphssl.data.files import ITEMS, read_npz
+from graphssl.data.layouts import KNOWN, NAMES, read_known, shipped_digits
 from graphssl.errors import UserError, unknown
 
 CACHE = Path("~/.cache/graphssl")
 SHIPPED = Path(__file__).parent / "files"
-FOLDERS = ("node", "graph", "molecule", "")  # of a place, in this order
+FOLDERS = ("node", "graph", "molecule", "image", "point", "sequence", "")  # of a place, in this order
+MADE = {"digits": shipped_digits}  # that come with what is installed
 LINK = "/link"
 
 
 def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     """The data set of this name, as ``list_datasets`` lists it; case and underscores are forgiven.
 
-    Looked for as ``node/NAME.npz``, ``graph/NAME.npz``, ``molecule/NAME.npz`` or ``NAME.npz`` under ``root``, then
-    ``$GRAPHSSL_DATA``, then ``~/.cache/graphssl``, then among the sets that ship; else PyG or OGB downloads it there.
-    ``NAME/link`` is the link set of a set of one graph (``Dataset.link``).
+    Looked for as ``NAME.npz`` in the folders node, graph, molecule, image, point and sequence of ``root`` and in
+    itself, then of ``$GRAPHSSL_DATA``, then of ``~/.cache/graphssl``, then among the sets that ship; else PyG or OGB
+    downloads it there. ``NAME/link`` is the link set of a set of one graph (``Dataset.link``).
 
         >>> load_dataset("citations-mini").graph.num_nodes
         800
     """
-    key = _normal(name)
+    key = _known(name)
     if key.endswith(LINK):
         return load_dataset(key.removesuffix(LINK), root).link()
     places = search_path(root)
     path = next((found[key] for place in places if key in (found := _files(place))), None)
     if path is not None:
-        return read_npz(path, key).replace(known=True)
+        known = key in KNOWN and _normal(path.stem) == KNOWN[key][0]
+        return (read_known(key, path) if known else read_npz(path, key)).replace(known=True)
+    if key in MADE:
+        return MADE[key]().replace(known=True)
     source = download.SOURCES.get(key)
     if source is None:
         raise unknown("data set", name, list_datasets(root=root), see="graphssl.list_datasets()")
@@ -48,10 +53,10 @@ def list_datasets(pattern: str = "*", root: str | Path | None = None) -> list[st
     ``pattern`` is as a shell's: ``"*mini"``, ``"cora*"``.
     """
     nodes: set[str] = set()
-    others: set[str] = set()
+    others: set[str] = set(MADE)
     for place in search_path(root):
         for name, path in _files(place).items():
-            (others if path.parent.name in ("graph", "molecule") or _is_graph_set(path) else nodes).add(name)
+            (others if path.parent.name in FOLDERS[1:-1] or _is_graph_set(path) else nodes).add(name)
     for name, source in download.SOURCES.items():
         (nodes if source in download.NODE_SOURCES else others).add(name)
     names = sorted(nodes | others | {name + LINK for name in nodes})
@@ -60,7 +65,9 @@ def list_datasets(pattern: str = "*", root: str | Path | None = None) -> list[st
 
 def origin(name: str, root: str | Path | None = None) -> str:
     """Where ``load_dataset`` takes this set from: "ships", the folder that holds its file, or "a download"."""
-    key = _normal(name).removesuffix(LINK)
+    key = _known(name).removesuffix(LINK)
+    if key in MADE and not any(key in _files(place) for place in search_path(root)):
+        return "ships"
     for place in search_path(root):
         if key in _files(place):
             return "ships" if place == SHIPPED else str(place)
@@ -96,19 +103,25 @@ def _normal(name: str) -> str:
     return name.strip().lower().replace("_", "-")
 
 
+def _known(name: str) -> str:
+    """The name in its usual form: a file's of a known set stands for the set's."""
+    key = _normal(name)
+    return NAMES.get(key, key)
+
+
 def _files(place: Path) -> dict[str, Path]:
     """The ``.npz`` files of a place by the name of their data set."""
     found: dict[str, Path] = {}
     for folder in FOLDERS:
         for path in sorted((place / folder).glob("*.npz")):
-            found.setdefault(_normal(path.stem), path)
+            found.setdefault(_known(path.stem), path)
     return found
 
 
 def _is_graph_set(path: Path) -> bool:
-    """Whether a file outside the usual folders holds many graphs, by its table of contents."""
+    """Whether a file outside the usual folders holds many graphs or items, by its table of contents."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return "node_ptr.npy" in archive.namelist()
+            return not {"node_ptr.npy", *(f"{key}.npy" for key in ITEMS)}.isdisjoint(archive.namelist())
     except (OSError, zipfile.BadZipFile):
         return False

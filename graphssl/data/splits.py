@@ -69,6 +69,26 @@ def with_validation(train: np.ndarray, test: np.ndarray, rows: np.ndarray, count
     return Split(_rows([train]), _rows([val]), _rows([test]))
 
 
+def official_split(y: Tensor, train: np.ndarray, test: np.ndarray, share: float = 0.1, seed: int = 0) -> Split:
+    """The split of ``train`` and ``test`` rows, with a ``share`` of each class in ``train`` set aside to choose."""
+    (inner,) = random_splits(y[torch.from_numpy(train)], repeats=1, seed=seed, train=share, val=0)
+    return Split(_rows([train[inner.test]]), _rows([train[inner.train]]), _rows([test]))
+
+
+def default_splits(y: Tensor | None) -> dict[str, tuple[Split, ...]]:
+    """Ten stratified splits of labelled nodes, 10 % to train, 10 % to choose; none where there are too few classes."""
+    if y is None or y.is_floating_point() or len(labelled(y)) < 10 or len(y[y >= 0].unique()) < 2:
+        return {}
+    return {"random-1:1:8": random_splits(y)}
+
+
+def default_graph_splits(y: Tensor | None) -> dict[str, tuple[Split, ...]]:
+    """Ten splits of labelled graphs, 80 % to train, 10 % to choose, classes each by itself; none of fewer than ten."""
+    if y is None or len(labelled(y)) < 10:
+        return {}
+    return {"random-8:1:1": random_splits(y if y.ndim == 1 else len(y), train=0.8)}
+
+
 def _rows(parts: list) -> Tensor:
     return torch.from_numpy(np.sort(np.concatenate([np.empty(0, np.int64), *parts])))
 

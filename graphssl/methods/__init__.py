@@ -6,6 +6,7 @@ from graphssl.methods.baseline import Baseline as Baseline
 from graphssl.methods.bgrl import BGRL as BGRL
 from graphssl.methods.blend import Blend as Blend
 from graphssl.methods.cca_ssg import CCASSG as CCASSG
+from graphssl.methods.crossmae import CrossMAE as CrossMAE
 from graphssl.methods.dgi import DGI as DGI
 from graphssl.methods.gae import GAE as GAE
 from graphssl.methods.gae import VGAE as VGAE
@@ -13,9 +14,12 @@ from graphssl.methods.grace import GRACE as GRACE
 from graphssl.methods.graphcl import GraphCL as GraphCL
 from graphssl.methods.graphmae import GraphMAE as GraphMAE
 from graphssl.methods.graphmae2 import GraphMAE2 as GraphMAE2
+from graphssl.methods.hpm import HPM as HPM
 from graphssl.methods.infograph import InfoGraph as InfoGraph
+from graphssl.methods.latent_mim import LatentMIM as LatentMIM
 from graphssl.methods.line import LINE as LINE
 from graphssl.methods.mae import MAE as MAE
+from graphssl.methods.maskfeat import MaskFeat as MaskFeat
 from graphssl.methods.maskgae import MaskGAE as MaskGAE
 from graphssl.methods.multitask import MultiTask as MultiTask
 from graphssl.methods.paretognn import LinkPrediction as LinkPrediction
@@ -32,3 +36,6 @@ from graphssl.methods.selftask import EdgeMask as EdgeMask
 from graphssl.methods.selftask import PairwiseDistance as PairwiseDistance
 from graphssl.methods.selftask import Partition as Partition
 from graphssl.methods.simgrace import SimGRACE as SimGRACE
+from graphssl.methods.simmim import SimMIM as SimMIM
+from graphssl.methods.simsiam import SimSiam as SimSiam
+from graphssl.methods.skeletonmae import SkeletonMAE as SkeletonMAE

@@ -26,8 +26,9 @@ class MAE(Method):
     """Encodes the visible nodes only, then decodes all places and scores the content of the hidden ones.
 
     ``decoder`` is a Transformer without an embedding, ``dim`` the width of the content. With ``normalize`` the target
-    is each node's content less its mean and divided by its deviation. A ``masker`` that is a
-    ``Ramp`` goes with the progress of training.
+    is each node's content less its mean and divided by its deviation. A ``masker`` that is a ``Ramp`` goes with the
+    progress of training; one with several views, as ``Disjoint``, has each of them encoded and decoded, and the loss is
+    their mean.
     """
 
     progress: Tensor | None  # how much of training is done, kept with the weights; None: no masker asks
@@ -44,8 +45,10 @@ class MAE(Method):
         self.read = nn.Linear(decoder.dim, dim)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
-        hidden = at(self.masker, 0.0 if self.progress is None else float(self.progress))(graph, generator)
-        return {"content": self.loss(self._decode(graph, hidden), self._target(graph, hidden))}
+        masks = at(self.masker, 0.0 if self.progress is None else float(self.progress))(graph, generator)
+        views = masks if masks.ndim == 2 else masks[None]
+        losses = [self.loss(self._decode(graph, hidden), target(graph, hidden, self.normalize)) for hidden in views]
+        return {"content": torch.stack(losses).mean()}
 
     def after_step(self, progress: float) -> None:
         if self.progress is not None:
@@ -54,20 +57,36 @@ class MAE(Method):
     def _decode(self, graph: Graph, hidden: Tensor) -> Tensor:
         """What the decoder says of the ``hidden`` nodes, [M, dim], from the others."""
         shown = self.bridge(self.encoder(graph.keep_nodes(~hidden)))
-        tokens = self.mask_token.to(shown.dtype).repeat(graph.num_nodes, 1).index_put((~hidden,), shown)
-        return self.read(self.decoder(graph, tokens, rows=hidden))
-
-    def _target(self, graph: Graph, hidden: Tensor) -> Tensor:
-        content = ops.dense(graph.x[hidden])
-        return normalize_rows(content) if self.normalize else content
+        return self.read(self.decoder(graph, fill(shown, hidden, self.mask_token), rows=hidden))
 
     def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Which nodes were hidden [N], and the content [N, dim] with what was decoded in their place."""
+        """Which nodes were hidden [N], in the first of several views, and all content [N, dim], theirs as decoded."""
         hidden = at(self.masker, 1.0)(graph, generator)
-        content = ops.dense(graph.x).clone()
-        said = self._decode(graph, hidden)
-        if self.normalize:  # the mean and deviation were no part of the task
-            true = content[hidden]
-            said = said * (true.var(-1, keepdim=True) + 1e-6).sqrt() + true.mean(-1, keepdim=True)
-        content[hidden] = said
-        return hidden, content
+        hidden = hidden[0] if hidden.ndim == 2 else hidden
+        return hidden, put_back(graph, hidden, self._decode(graph, hidden), self.normalize)
+
+
+def fill(shown: Tensor, hidden: Tensor, token: Tensor) -> Tensor:
+    """[N, D] of what is ``shown`` [N - M, D], in order, and the ``token`` [D] where ``hidden`` [N] is true."""
+    return token.to(shown.dtype).repeat(len(hidden), 1).index_put((~hidden,), shown)
+
+
+def target(graph: Graph, hidden: Tensor, normalize: bool) -> Tensor:
+    """Content [M, F] of the ``hidden`` nodes, each less its mean and over its deviation where ``normalize``."""
+    content = ops.dense(graph.x[hidden])
+    return normalize_rows(content) if normalize else content
+
+
+def put_back(graph: Graph, hidden: Tensor, said: Tensor, normalized: bool) -> Tensor:
+    """All content [N, F] with what is ``said`` [M, F] of the ``hidden`` nodes in place of theirs.
+
+    Where it is ``normalized``, each gets the mean and the deviation of its true content, which were no part of the
+    task.
+    """
+    content = ops.dense(graph.x).clone()
+    if normalized:
+        true = content[hidden]
+        deviation = (true.var(-1, keepdim=True, correction=min(1, true.size(-1) - 1)) + 1e-6).sqrt()
+        said = said * deviation + true.mean(-1, keepdim=True)
+    content[hidden] = said.to(content.dtype)
+    return content

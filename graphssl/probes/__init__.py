@@ -17,7 +17,7 @@ from graphssl.probes.base import (
     register,
 )
 from graphssl.probes.cluster import node_cluster
-from graphssl.probes.graph import graph_ridge, graph_svm
+from graphssl.probes.graph import graph_few_shot, graph_knn, graph_linear, graph_ridge, graph_svm
 from graphssl.probes.link import EDGE_EXPOSURE, link_dot, link_mlp, link_mlp_valmsg
 from graphssl.probes.node import node_few_shot, node_knn, node_linear
 from graphssl.probes.topology import partition, reconstruct
@@ -35,6 +35,9 @@ __all__ = [
     "Protocol",
     "Seen",
     "get_protocol",
+    "graph_few_shot",
+    "graph_knn",
+    "graph_linear",
     "graph_ridge",
     "graph_svm",
     "judge",

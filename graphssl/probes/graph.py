@@ -1,16 +1,19 @@
-"""Protocols for codes of graphs: a support vector machine for classes, ridge regression for numbers."""
+"""Protocols for codes of graphs: for classes logistic regression, the nearest neighbours, a few labels and a support
+vector machine, for numbers ridge regression."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import Ridge, RidgeCV
+from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from graphssl.data.dataset import Dataset
@@ -29,12 +32,22 @@ from graphssl.probes.base import (
     row_exam,
 )
 from graphssl.probes.metrics import accuracy, mean_absolute_error, root_mean_square_error
+from graphssl.probes.node import (
+    DRAWS,
+    NEIGHBOURS,
+    TEMPERATURE,
+    fit_knn,
+    set_few_exams,
+    set_split_exams,
+    shares_of,
+)
 
 FOLDS = 10
 FOLD_SEED = 0
 INNER_FOLDS = 5
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of the support vector machine
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of the support vector machine and of logistic regression
 ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3)
+SHOTS = 10  # labels a class
 
 
 def set_class_folds(codes: Tensor, dataset: Dataset) -> Exams[Tensor]:
@@ -133,6 +146,31 @@ def _svm(C: float) -> SVC:
     return SVC(C=C, kernel="precomputed", random_state=0)
 
 
+def fit_logistic(seen: Seen[Tensor], seeds: tuple[int, ...], each: bool = True) -> Fitted[Tensor]:
+    """Logistic regression on standardised codes, of the C that does best on the validation rows. Nothing is random.
+
+    Without ``each`` all columns are divided by one number, as a few rows do not tell how wide a column is.
+    """
+    scaler = StandardScaler().fit(seen.train.double().numpy())
+    if not each:
+        scaler.scale_ = np.full_like(scaler.scale_, np.sqrt(scaler.var_.mean()) or 1.0)
+
+    def scaled(rows: Tensor) -> np.ndarray:
+        return scaler.transform(rows.double().numpy()).astype(np.float32)
+
+    train, val, y, classes = scaled(seen.train), scaled(seen.val), seen.train_y.numpy(), seen.num_classes
+    with threadpool_limits(1):
+        models = [LogisticRegression(C=C, max_iter=1000, random_state=0).fit(train, y) for C in PENALTIES]
+        scores = [float(seen.metric(shares_of(model, val, classes), seen.val_y)) for model in models]
+    model = models[int(np.argmax(scores))]  # of equal ones the smallest C
+
+    def predict(rows: Tensor) -> dict[str, Tensor]:
+        with threadpool_limits(1):
+            return {"": shares_of(model, scaled(rows), classes)[None]}
+
+    return Fitted(predict, (f"C = {model.C:g}",))
+
+
 def fit_ridge(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:
     """Ridge regression on standardised codes. Nothing is random.
 
@@ -156,6 +194,51 @@ def fit_ridge(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:
 
     return Fitted(predict, (f"alpha = {alpha:g}",))
 
+
+_SPLIT = "The data set's own default split in all its repeats;"
+_METRIC = "accuracy, or ROC AUC where the data set asks for it;"
+_CHOSEN = f"C of {', '.join(f'{c:g}' for c in PENALTIES)} chosen on validation;"
+
+graph_linear = register(
+    Protocol(
+        name="graph-linear",
+        version=1,
+        task="graph",
+        metric="accuracy",
+        higher_is_better=True,
+        about=f"{_SPLIT} labels of its training graphs; logistic regression on codes standardised by them, {_CHOSEN} "
+        f"{_METRIC} nothing is random.",
+        judge=Examiner(set_split_exams, fit_logistic),
+    )
+)
+
+graph_knn = register(
+    Protocol(
+        name="graph-knn",
+        version=1,
+        task="graph",
+        metric="accuracy",
+        higher_is_better=True,
+        about=f"{_SPLIT} labels of its training graphs; the nearest of these by cosine similarity vote with weight "
+        f"exp(similarity / {TEMPERATURE:g}), their number of {', '.join(map(str, NEIGHBOURS))} chosen on validation; "
+        f"{_METRIC} nothing is random.",
+        judge=Examiner(set_split_exams, fit_knn),
+    )
+)
+
+graph_few_shot = register(
+    Protocol(
+        name="graph-few-shot",
+        version=1,
+        task="graph",
+        metric="accuracy",
+        higher_is_better=True,
+        about=f"Test graphs of the data set's own default split; labels of {SHOTS} graphs a class, drawn from its "
+        f"training graphs; logistic regression on codes less their mean and divided by one number, {_CHOSEN} {_METRIC} "
+        f"{DRAWS} draws, from the repeats of the split in turn.",
+        judge=Examiner(partial(set_few_exams, shots=SHOTS, choosing=True), partial(fit_logistic, each=False)),
+    )
+)
 
 graph_svm = register(
     Protocol(

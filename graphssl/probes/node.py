@@ -1,4 +1,7 @@
-"""Protocols for codes of nodes: a linear layer, the nearest neighbours, and a few labels."""
+"""Protocols for codes of nodes: a linear layer, the nearest neighbours, and a few labels.
+
+What they fit takes any rows, so that graph.py judges codes of graphs by the same neighbours and draws.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +47,7 @@ DRAW_SEED = 0
 PENALTY = 1.0  # C of the logistic regression
 
 
-def set_node_exams(codes: Tensor, dataset: Dataset) -> Exams[Tensor]:
+def set_split_exams(codes: Tensor, dataset: Dataset) -> Exams[Tensor]:
     """One exam for each repeat of the data set's default split, scored by the data set's metric."""
     y, splits = _y(dataset), default_splits(dataset)
     name, metric = _metric(dataset, splits)
@@ -157,28 +160,32 @@ def fit_knn(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:
     return Fitted(lambda rows: {"": votes(rows, (k,))[0][None]}, (f"k = {k}",))
 
 
-def set_few_exams(codes: Tensor, dataset: Dataset) -> Exams[Tensor]:
-    """Ten exams, in each a few training rows a class, drawn from those that the default split does not test.
+def set_few_exams(
+    codes: Tensor, dataset: Dataset, shots: int = max(SHOTS), choosing: bool = False
+) -> Exams[Tensor]:  # fmt: skip
+    """Ten exams, in each up to ``shots`` training rows a class, drawn from those that the default split does not test.
 
-    Where the split is repeated, draws go through its repeats in turn. A class with fewer rows gives all it has.
+    With ``choosing`` they are drawn from its training rows alone and its validation rows choose. Where the split is
+    repeated, draws go through its repeats in turn. A class with fewer rows gives all it has.
     """
-    y, splits = _y(dataset), default_splits(dataset, needs_validation=False)
+    y, splits = _y(dataset), default_splits(dataset, needs_validation=choosing)
     name, metric = _metric(dataset, splits)
 
     def exams() -> Iterator[Exam[Tensor]]:
         for draw in range(DRAWS):
             split = splits[draw % len(splits)]
-            train = _draw(y, torch.cat([split.train, split.val]), np.random.default_rng([DRAW_SEED, draw]))
-            yield row_exam(codes, y, train, train[:0], split.test, metric, dataset.name)
+            pool, val = (split.train, split.val) if choosing else (torch.cat([split.train, split.val]), split.val[:0])
+            train = _draw(y, pool, shots, np.random.default_rng([DRAW_SEED, draw]))
+            yield row_exam(codes, y, train, val, split.test, metric, dataset.name)
 
     return Exams(exams(), DRAWS, "draw", {name: metric})
 
 
-def _draw(y: Tensor, rows: Tensor, rng: np.random.Generator) -> Tensor:
-    """Up to ``max(SHOTS)`` of ``rows`` of each class, one class after another."""
+def _draw(y: Tensor, rows: Tensor, shots: int, rng: np.random.Generator) -> Tensor:
+    """Up to ``shots`` of ``rows`` of each class, one class after another."""
     order = rows[torch.from_numpy(rng.permutation(len(rows)))]
     classes = labels(y, order)
-    return torch.cat([order[classes == c][: max(SHOTS)] for c in classes.unique()])
+    return torch.cat([order[classes == c][:shots] for c in classes.unique()])
 
 
 def fit_few(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:
@@ -196,14 +203,18 @@ def fit_few(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:
             models[shots] = model.fit(train[some].numpy(), y[some].numpy())
 
     def predict(rows: Tensor) -> dict[str, Tensor]:
-        unit, out = F.normalize(rows).double().numpy(), {}
-        for shots, model in models.items():
-            shares = torch.zeros(1, len(rows), seen.num_classes, dtype=torch.double)
-            shares[0, :, torch.from_numpy(model.classes_)] = torch.from_numpy(model.predict_proba(unit))
-            out[f"{shots} label{'s' if shots > 1 else ''} a class"] = shares
-        return out
+        unit, C = F.normalize(rows).double().numpy(), seen.num_classes
+        said = {shots: shares_of(model, unit, C)[None] for shots, model in models.items()}
+        return {f"{shots} label{'s' if shots > 1 else ''} a class": shares for shots, shares in said.items()}
 
     return Fitted(predict)
+
+
+def shares_of(model: LogisticRegression, rows: np.ndarray, C: int) -> Tensor:
+    """How likely ``model`` finds each of C classes, [M, C]; 0 for a class that it was shown no row of."""
+    shares = torch.zeros(len(rows), C, dtype=torch.double)
+    shares[:, torch.from_numpy(model.classes_)] = torch.from_numpy(model.predict_proba(rows)).double()
+    return shares
 
 
 _SPLIT = "The data set's own default split in all its repeats; labels of its training nodes only;"
@@ -222,7 +233,7 @@ node_linear = register(
         f"{_METRIC} the score is that after the last epoch, the one after the best validation epoch stands beside it, "
         "and for Planetoid sets that of the weight decay that GraphMAE's configurations fix, as published figures do; "
         f"{INITIALISATIONS} initialisations of the layer on a single split, one on each of several.",
-        judge=Examiner(set_node_exams, fit_linear, INITIALISATIONS),
+        judge=Examiner(set_split_exams, fit_linear, INITIALISATIONS),
     )
 )
 
@@ -236,7 +247,7 @@ node_knn = register(
         about=f"{_SPLIT} the nearest training nodes by cosine similarity vote with weight exp(similarity / "
         f"{TEMPERATURE:g}), their number of {', '.join(map(str, NEIGHBOURS))} chosen on validation; {_METRIC} nothing "
         "is random.",
-        judge=Examiner(set_node_exams, fit_knn),
+        judge=Examiner(set_split_exams, fit_knn),
     )
 )
 

@@ -57,7 +57,8 @@ class Spec:
         carried = [graph.edge_attr for graph in dataset.graphs]
         widths = {0 if attr is None else attr.shape[1:].numel() for attr in carried}
         edge_dim = widths.pop() if len(widths) == 1 else 0  # what some graphs lack is left out of a batch
-        axes = 0 if dataset.graphs[0].pos is None else dataset.graphs[0].pos[0].numel()
+        places = {0 if graph.pos is None else graph.pos.shape[1:].numel() for graph in dataset.graphs}
+        axes = places.pop() if len(places) == 1 else 0  # likewise
         return cls(dataset.name, dataset.task, dataset.dim, nodes, edges, count, sparse, dataset.known, edge_dim, axes)
 
     @classmethod
@@ -245,6 +246,8 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "decoder_width",
             "patch",
             "frames",
+            "projection",
+            "dilation",
         ),
         COUNT,
     ),
@@ -260,7 +263,6 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
             "features_1",
             "features_2",
             "features",
-            "edges",
             "warmup",
             "discrete",
             "drop_edges",
@@ -268,10 +270,14 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         ),
         SHARE,
     ),
-    **dict.fromkeys(("replace", "momentum"), WHOLE_SHARE),
-    **dict.fromkeys(("mask", "mask_end", "remask", "kept"), ("above 0 and up to 1", lambda v: 0 < v <= 1)),
-    **dict.fromkeys(("beta", "gamma", "clusters"), NOT_NEGATIVE),
-    **dict.fromkeys(("groups", "hops", "walks", "content_nodes", "negative_nodes", "samples"), COUNT),
+    "edges": (SHARE[0], lambda v: isinstance(v, str) or SHARE[1](v)),  # a share, or how tokens are joined
+    **dict.fromkeys(("replace", "momentum", "hardest"), WHOLE_SHARE),
+    **dict.fromkeys(
+        ("mask", "mask_end", "remask", "kept", "decoded", "cut", "labels"),
+        ("above 0 and up to 1", lambda v: 0 < v <= 1),
+    ),
+    **dict.fromkeys(("beta", "gamma", "clusters", "global_nodes"), NOT_NEGATIVE),
+    **dict.fromkeys(("groups", "neighbours", "hops", "walks", "content_nodes", "negative_nodes", "samples"), COUNT),
     "warmup_lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
     "head_lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
     **dict.fromkeys(("weight_decay", "seed", "degree", "latent", "weight", "eta"), NOT_NEGATIVE),

@@ -10,6 +10,7 @@ from graphssl.encoder import Encoder
 from graphssl.errors import UserError
 from graphssl.methods.baseline import Baseline
 from graphssl.recipes.base import Plan, Spec, adam, backbone_of, recipe
+from graphssl.recipes.cutting import placed
 
 
 def without_training(name: str, encoder: Encoder, epochs: int, transform: Transform) -> Plan:
@@ -41,5 +42,5 @@ def untrained(
     """
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, norm=norm, residual=residual, activation=activation
-    )  # fmt: skip
+    , **placed(spec))  # fmt: skip
     return without_training("untrained", Encoder(body, pool=pool), epochs, Transform(row_normalize=spec.sparse))

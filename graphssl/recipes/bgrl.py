@@ -9,6 +9,7 @@ from graphssl.data import Transform
 from graphssl.encoder import Encoder
 from graphssl.methods import BGRL
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe, warmed_up
+from graphssl.recipes.cutting import placed
 
 README = "GraphMAE README, public split; THUDM/GraphMAE#4: attention layers of width 4096 and 1024 to 8192"
 
@@ -46,7 +47,7 @@ def bgrl(
     """
     body = backbone_of(
         encoder, spec.dim, [inner] * (layers - 1) + [width], heads=heads, dropout=dropout,
-        attention_dropout=attention_dropout, norm=norm, residual=residual, activation=activation,
+        attention_dropout=attention_dropout, norm=norm, residual=residual, activation=activation, **placed(spec),
     )  # fmt: skip
     views = Drop(features_1, edges_1), Drop(features_2, edges_2)
     return Plan(

@@ -47,3 +47,8 @@ def position_of(spec: Spec, position: str | None) -> str:
     if not spec.axes:
         return "none"
     return "mlp" if spec.kind in ("graphs", "points") else "sincos"
+
+
+def placed(spec: Spec) -> dict[str, Any]:
+    """What ``backbone_of`` is to be told of where nodes stand, for transformers."""
+    return {"axes": spec.axes, "position": position_of(spec, None)}

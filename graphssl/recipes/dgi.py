@@ -8,6 +8,7 @@ from graphssl.data import Transform
 from graphssl.encoder import Encoder
 from graphssl.methods import DGI
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, recipe
+from graphssl.recipes.cutting import placed
 
 README = "GraphMAE README, public split"
 
@@ -36,6 +37,7 @@ def dgi(
     """
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, norm=norm, residual=residual, activation=activation,
+        **placed(spec),
     )  # fmt: skip
     return Plan(
         method=DGI(Encoder(body, pool=pool)), optimizer=adam(lr, weight_decay), epochs=epochs,

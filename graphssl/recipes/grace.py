@@ -9,6 +9,7 @@ from graphssl.data import Transform
 from graphssl.encoder import Encoder
 from graphssl.methods import GRACE
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe
+from graphssl.recipes.cutting import placed
 
 INDEPENDENT = "independent reproduction (SSL-GNN-Project), public split; GRACE's own paper uses other splits"
 
@@ -54,7 +55,7 @@ def grace(
     """
     body = backbone_of(
         encoder, spec.dim, [2 * width] * (layers - 1) + [width], heads=heads, dropout=dropout, norm=norm,
-        residual=residual, activation=activation,
+        residual=residual, activation=activation, **placed(spec),
     )  # fmt: skip
     shares = (features_1, edges_1), (features_2, edges_2)
     one, two = (Drop(*both) if adaptive == "none" else AdaptiveDrop(*both, adaptive) for both in shares)

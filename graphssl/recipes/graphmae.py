@@ -14,6 +14,7 @@ from graphssl.losses import mean_square, scaled_cosine
 from graphssl.masks import Block, Guided, Ramp, Uniform
 from graphssl.methods import GraphMAE
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe
+from graphssl.recipes.cutting import placed
 
 README = "GraphMAE README (KDD 2022), public split; its probe fixes the weight decay"
 README_TU = "GraphMAE README (KDD 2022), ten folds, five seeds"
@@ -115,7 +116,7 @@ def graphmae(
         raise unknown("loss of graphmae", loss, ("sce", "mse"))
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, attention_dropout=attention_dropout,
-        norm=norm, residual=residual, activation=activation, edge_dim=spec.edge_dim if edge_attr else 0,
+        norm=norm, residual=residual, activation=activation, edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
     )  # fmt: skip
     reader = Encoder(body, pool=pool)
     widths = [width, spec.dim] if decoder == "mlp" else [spec.dim]

@@ -11,6 +11,7 @@ from graphssl.losses import scaled_cosine
 from graphssl.masks import Uniform
 from graphssl.methods import GraphMAE2
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe
+from graphssl.recipes.cutting import placed
 
 REPRODUCED = "an independent reproduction of GraphMAE2, SSL-GNN-Project"
 
@@ -55,7 +56,7 @@ def graphmae2(
     """
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, attention_dropout=attention_dropout,
-        norm=norm, residual=residual, activation=activation, edge_dim=spec.edge_dim if edge_attr else 0,
+        norm=norm, residual=residual, activation=activation, edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
     )  # fmt: skip
     writer = backbone(
         decoder, width, [spec.dim], dropout=dropout, attention_dropout=attention_dropout, activation=activation,

@@ -9,6 +9,7 @@ from graphssl.errors import UserError
 from graphssl.heads import glorot
 from graphssl.methods import InfoGraph
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, recipe
+from graphssl.recipes.cutting import placed
 
 README = "GraphMAE README (KDD 2022)"
 
@@ -66,6 +67,6 @@ def reader_of(
     """
     body = backbone_of(
         encoder, spec.dim, widths, dropout=dropout, norm=norm, activation=activation, norm_last=True,
-        edge_dim=spec.edge_dim if edge_attr else 0,
+        edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
     )  # fmt: skip
     return Encoder(glorot(body) if isinstance(encoder, str) else body, read="all", pool=pool)

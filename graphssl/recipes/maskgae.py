@@ -12,6 +12,7 @@ from graphssl.masks import Edges, Paths
 from graphssl.methods import MaskGAE
 from graphssl.methods.pairs import check_pairs
 from graphssl.recipes.base import Plan, Published, Select, Spec, adam, backbone_of, recipe, selecting
+from graphssl.recipes.cutting import placed
 
 NODE = "MaskGAE README (KDD 2023), paths; one pretraining, ± over ten probes"
 LINK = "MaskGAE README (KDD 2023), paths; ten runs on one split"
@@ -88,7 +89,7 @@ def maskgae(
         raise unknown("masker of maskgae", masker, ("path", "edge"))
     body = backbone_of(
         encoder, spec.dim, [first_width] * (layers - 1) + [width], heads=heads, dropout=dropout, norm=norm,
-        activation=activation, edge_dim=spec.edge_dim if edge_attr else 0,
+        activation=activation, edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
     )  # fmt: skip
     decoder = EdgeMLP(body.dim, inner, layers=decoder_layers, dropout=decoder_dropout)
     paths = Paths(mask, layers + 1, origin=origin, both_ways=both_ways)

@@ -14,6 +14,7 @@ from graphssl.masks import Uniform
 from graphssl.methods import CCASSG, DGI, GRACE, GraphMAE, LinkPrediction, Method, MultiTask
 from graphssl.methods.pairs import check_pairs
 from graphssl.recipes.base import Plan, Spec, adam, backbone_of, balance_named, names_in, recipe
+from graphssl.recipes.cutting import placed
 
 LARGE = 2000  # nodes: above, the contrast draws its negatives, where the reference samples a subgraph
 NEGATIVES = 512
@@ -57,7 +58,7 @@ def paretognn(
     """
     check_pairs("paretognn", spec.edges, "absent")
     names = names_in(tasks, TASKS, "task of paretognn")
-    body = backbone_of(encoder, spec.dim, [inner, width], norm=norm, activation=activation)
+    body = backbone_of(encoder, spec.dim, [inner, width], norm=norm, activation=activation, **placed(spec))
     shared = Encoder(body, pool=pool)
     made = {name: TASKS[name](spec, shared, hidden) for name in names}
     return Plan(

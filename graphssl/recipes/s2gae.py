@@ -11,6 +11,7 @@ from graphssl.masks import Edges
 from graphssl.methods import S2GAE
 from graphssl.methods.pairs import check_pairs
 from graphssl.recipes.base import Plan, Published, Select, Spec, adam, backbone_of, recipe, selecting
+from graphssl.recipes.cutting import placed
 
 README = "S2GAE README (WSDM 2023), its decoder"
 
@@ -48,7 +49,7 @@ def s2gae(
     check_pairs("s2gae", spec.edges, negatives)
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
-        edge_dim=spec.edge_dim if edge_attr else 0,
+        edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
     )  # fmt: skip
     first = body.layers[0]
     if isinstance(encoder, str) and isinstance(first, Layer):

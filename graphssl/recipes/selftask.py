@@ -25,6 +25,7 @@ from graphssl.methods.selftask import (
     Partition,
 )
 from graphssl.recipes.base import Plan, Spec, adam, backbone_of, balance_named, names_in, recipe
+from graphssl.recipes.cutting import placed
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def selftask(
     """
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
-        edge_dim=spec.edge_dim if edge_attr else 0,
+        edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
     )  # fmt: skip
     shared = Encoder(body, pool=pool)
     fitting = [name for name, task in TASKS.items() if tasks != "all" or task.fits(spec)]

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
+from math import gcd
 from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from graphssl.errors import unknown
+from graphssl.errors import UserError, unknown
 from graphssl.graph import Graph
+from graphssl.tokens.alter import alter_for as alter_for
 from graphssl.tokens.grids import Cubes as Cubes
 from graphssl.tokens.grids import Patches as Patches
 from graphssl.tokens.grids import Tubelets as Tubelets
+from graphssl.tokens.hog import HOG as HOG
 from graphssl.tokens.items import KINDS as KINDS
 from graphssl.tokens.items import Items as Items
 from graphssl.tokens.points import PointGroups as PointGroups
 from graphssl.tokens.skeletons import Joints as Joints
-
-MOST = 64  # tokens of an image by default
 
 
 class Tokenizer(Protocol):
@@ -58,25 +59,42 @@ def from_json(values: Mapping[str, Any]) -> Tokenizer:
 
 
 def default_tokenizer(items: Items) -> Tokenizer:
-    """How items are cut where nobody says: with edges among neighbours, so that every method takes them."""
-    shape = items.shape
-    if items.kind == "images":
-        return Patches(side_of(shape[1], shape[2]))
-    if items.kind == "videos":
-        return Tubelets(2 if (shape[0] or 2) % 2 == 0 else 1, side_of(shape[2], shape[3]))
-    if items.kind == "voxels":
-        return Cubes(side_of(shape[1], shape[2], most=6))
+    """How items are cut where nobody says: with edges among neighbours, so that every method takes them.
+
+    UserError where nothing cuts them all into a number of pieces that could be worked with.
+    """
+    if items.kind == "skeletons":
+        return Joints()
     if items.kind == "points":
-        least = min(len(value) for value in items.values) if shape[0] is None else shape[0]
+        least = min(_sides(items, 0))
         return PointGroups(min(32, least), min(16, least))
-    return Joints()
+    if items.kind == "voxels":
+        return Cubes(side_of(_sides(items, 0, 1, 2), 6))
+    if items.kind == "images":
+        return Patches(side_of(_sides(items, 1, 2)))
+    return Tubelets(2 if all(frames % 2 == 0 for frames in _sides(items, 0)) else 1, side_of(_sides(items, 2, 3)))
 
 
-def side_of(height: int | None, width: int | None, most: int = 8) -> int:
-    """The least side above 1 that cuts both into ``most`` pieces each at most; of images above 64 pixels twice that."""
-    if height is None or width is None:
-        return 4
-    most = most if max(height, width) <= 64 else 2 * most
-    fits = [n for n in range(2, min(height, width) + 1) if height % n == 0 and width % n == 0]
-    few = [n for n in fits if max(height, width) // n <= most]
-    return few[0] if few else (fits[-1] if fits else 1)
+def _sides(items: Items, *axes: int) -> set[int]:
+    """How long the items are along these axes."""
+    shapes = [items.values.shape[1:]] if isinstance(items.values, Tensor) else [v.shape for v in items.values]
+    return {shape[axis] for shape in shapes for axis in axes}
+
+
+def side_of(sides: Collection[int], most: int = 8) -> int:
+    """The least side above 1 that divides all ``sides`` and cuts each into ``most`` pieces at most.
+
+    Where the longest has more than 64 pixels, into twice as many. If there is none, the largest that leaves two pieces;
+    if that is none either, 1, up to four times ``most`` pixels; UserError beyond.
+    """
+    longest = max(sides)
+    most = most if longest <= 64 else 2 * most
+    common = gcd(*sides)
+    fits = [n for n in range(2, common + 1) if common % n == 0 and longest // n > 1]
+    few = [n for n in fits if longest // n <= most]
+    if not fits and longest > 4 * most:
+        raise UserError(
+            f"no square above one pixel divides sides of {', '.join(map(str, sorted(sides)))}; resize or crop the "
+            f"items, to multiples of {longest // most} for one"
+        )
+    return few[0] if few else fits[-1] if fits else 1

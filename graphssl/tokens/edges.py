@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
+from itertools import product
 
 import torch
 from torch import Tensor
 
 from graphssl.errors import UserError, unknown
 
-PATTERNS = ("none", "grid", "diagonal", "full", "knn")
+PATTERNS = ("none", "full", "knn8", "grid", "diagonal")  # knn with any number
+FREE = PATTERNS[:3]  # for tokens that stand on no grid
 
 
-def check_edges(edges: str) -> None:
-    """UserError for what names no pattern of edges."""
-    name, number = _parse(edges)
-    if name not in PATTERNS or (name == "knn") != (number is not None):
-        raise unknown("pattern of edges", edges, (*PATTERNS[:-1], "knn8"), see="knn and the number of neighbours")
-
-
-def _parse(edges: str) -> tuple[str, int | None]:
-    name = edges.rstrip("0123456789")
-    number = edges[len(name) :]
-    return name, int(number) if number and int(number) else None
+def check_edges(edges: str, among: tuple[str, ...] = PATTERNS) -> None:
+    """UserError for what names no pattern of edges ``among`` these."""
+    if re.sub("^knn[1-9][0-9]*$", "knn8", edges) not in among:
+        raise unknown("pattern of edges", edges, among)
 
 
 @lru_cache(maxsize=64)
@@ -30,32 +26,44 @@ def grid_edges(counts: tuple[int, ...], edges: str) -> Tensor:
     """Edges [2, E] among the cells of a grid with so many cells along each axis, sorted by target, then source.
 
     "grid" joins cells one step apart along one axis, "diagonal" along one or more, "full" all, "knn8" each to its 8
-    nearest, "none" nobody.
+    nearest (the first ones of those equally near), "none" nobody; never a cell with itself.
     """
-    pos = torch.cartesian_prod(*(torch.arange(n) for n in counts)).reshape(-1, len(counts)).float()
-    return position_edges(pos, edges)
+    check_edges(edges)
+    cells = torch.cartesian_prod(*(torch.arange(n) for n in counts)).reshape(-1, len(counts))
+    if edges not in ("grid", "diagonal"):
+        return position_edges(cells[None].float(), edges)
+    steps = [step for step in product((-1, 0, 1), repeat=len(counts)) if any(step)]
+    steps = steps if edges == "diagonal" else [step for step in steps if sum(map(abs, step)) == 1]
+    near = cells[:, None] + torch.tensor(steps)
+    inside = ((near >= 0) & (near < torch.tensor(counts))).all(-1)
+    place = torch.zeros_like(near[..., 0])
+    for axis, count in enumerate(counts):
+        place = place * count + near[..., axis]
+    return torch.stack([place[inside], torch.arange(len(cells))[:, None].expand_as(place)[inside]])
 
 
 def position_edges(pos: Tensor, edges: str) -> Tensor:
-    """Edges [2, E] among tokens at ``pos`` [L, d], sorted by target, then source; never from a token to itself."""
-    check_edges(edges)
-    name, number = _parse(edges)
-    L = len(pos)
-    if name == "none":
+    """Edges [2, E] among the tokens of B graphs laid end to end, at ``pos`` [B, L, d]; sorted by target, then source.
+
+    The patterns are those in ``FREE``, as of ``grid_edges``.
+    """
+    check_edges(edges, FREE)
+    B, L, _ = pos.shape
+    if edges == "none":
         return torch.empty(2, 0, dtype=torch.long, device=pos.device)
-    if name == "full":
-        joined = torch.ones(L, L, dtype=torch.bool, device=pos.device)
-    elif name == "knn":
-        assert number is not None
-        away = torch.cdist(pos, pos).fill_diagonal_(torch.inf)
-        near = away.topk(min(number, L - 1), largest=False).indices
-        joined = torch.zeros(L, L, dtype=torch.bool, device=pos.device).scatter_(1, near, True)
-    else:
-        step = (pos[:, None] - pos[None]).abs()
-        joined = step.amax(-1) == 1 if name == "diagonal" else step.sum(-1) == 1
-    joined.fill_diagonal_(False)
-    target, source = joined.nonzero().T
-    return torch.stack([source, target])
+    joined = torch.ones(B, L, L, dtype=torch.bool, device=pos.device)
+    if edges != "full":
+        near = distances(pos, pos).diagonal_scatter(pos.new_full((B, L), torch.inf), dim1=1, dim2=2)
+        nearest = near.argsort(dim=2, stable=True)[..., : min(int(edges[3:]), L - 1)]
+        joined = torch.zeros_like(joined).scatter_(2, nearest, True)
+    joined.diagonal(dim1=1, dim2=2).fill_(False)
+    graph, target, source = joined.nonzero().T
+    return torch.stack([source, target]) + graph * L
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """Distances [B, L, P] of points ``a`` [B, L, d] to ``b`` [B, P, d], the same in any batch."""
+    return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")  # products of large matrices round coarsely
 
 
 def repeat_edges(edges: Tensor, nodes: int, count: int) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 KINDS = ("images", "videos", "points", "voxels", "skeletons")
 FRAMES = 16  # that a sequence is brought to before it is laid flat
+SIDE = 32  # of pixels and voxels, where items differ in size
 CELLS = 8  # a side of the grid in which the points of a cloud are counted
 
 
@@ -50,17 +51,13 @@ class Items:
     def flat(self) -> Tensor:
         """A row of numbers an item, [B, D], as which probes see raw input.
 
-        Images, videos and voxels are laid flat (of several sizes: brought to 32 x 32 first); a skeleton sequence is
-        brought to 16 frames, each less the place of its first joint; of a point cloud, scaled to a unit cube, the
-        share of its points in each cell of an 8 x 8 x 8 grid.
+        Images, videos and voxels are laid flat; where they differ in size they are brought to sides of 32 and 16
+        frames first. A skeleton sequence is brought to 16 frames, each less the middle of its joints. Of a point cloud,
+        scaled to a unit cube, it is the share of its points in each cell of an 8 x 8 x 8 grid.
         """
-        one = {"points": _occupancy, "skeletons": _resampled}.get(self.kind)
-        if one is not None:
-            return torch.stack([one(numbers(value)) for value in self.values])
-        if isinstance(self.values, Tensor):
+        if isinstance(self.values, Tensor) and self.kind not in ("points", "skeletons"):
             return numbers(self.values).flatten(1)
-        resized = [F.interpolate(numbers(value)[None], size=(32, 32), mode="bilinear")[0] for value in self.values]
-        return torch.stack(resized).flatten(1)
+        return torch.stack([FLAT[self.kind](numbers(value)) for value in self.values])
 
 
 def numbers(values: Tensor) -> Tensor:
@@ -68,9 +65,15 @@ def numbers(values: Tensor) -> Tensor:
     return values.float() / 255 if values.dtype == torch.uint8 else values.float()
 
 
+def _resized(values: Tensor, *sides: int) -> Tensor:
+    """[C, *S] to [C, *sides], laid flat."""
+    mode = "trilinear" if len(sides) == 3 else "bilinear"
+    return F.interpolate(values[None], size=sides, mode=mode)[0].flatten()
+
+
 def _resampled(frames: Tensor) -> Tensor:
-    """[T, J, d] to 16 frames laid flat, each less its first joint's place."""
-    frames = (frames - frames[:, :1]).flatten(1)
+    """[T, J, d] to 16 frames laid flat, each less the middle of its joints."""
+    frames = (frames - frames.mean(1, keepdim=True)).flatten(1)
     return F.interpolate(frames.T[None], size=FRAMES, mode="linear", align_corners=True)[0].T.flatten()
 
 
@@ -81,3 +84,12 @@ def _occupancy(points: Tensor) -> Tensor:
     cell = (places / side * CELLS).long().clamp(max=CELLS - 1)
     index = (cell[:, 0] * CELLS + cell[:, 1]) * CELLS + cell[:, 2]
     return torch.bincount(index, minlength=CELLS**3).float() / len(points)
+
+
+FLAT = {
+    "images": lambda image: _resized(image, SIDE, SIDE),
+    "videos": lambda video: _resized(video.transpose(0, 1), FRAMES, SIDE, SIDE),
+    "voxels": lambda grid: _resized(grid[None], SIDE, SIDE, SIDE),
+    "points": _occupancy,
+    "skeletons": _resampled,
+}

@@ -1,17 +1,21 @@
-"""The support vector machine against nested loops, ridge regression against its closed form."""
+"""Probes of graphs' codes against plain loops over scikit-learn's models, ridge regression against its closed form."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVC
 
 from graphssl.data.dataset import Dataset, Graphs, Split
 from graphssl.errors import UserError
 from graphssl.graph import Graph
-from graphssl.probes import judge
+from graphssl.probes import PROTOCOLS, judge
+from graphssl.tokens import Items
 
 NO_EDGES = torch.empty(2, 0, dtype=torch.long)
 
@@ -148,9 +152,93 @@ def test_numbers_that_cannot_be_used():
         judge(codes[:8], graph_set(y[:8]), "graph-ridge")
 
 
+def halves(count: int, repeats: int = 1) -> dict[str, tuple[Split, ...]]:
+    g = torch.Generator().manual_seed(6)
+    parts = [torch.randperm(count, generator=g).split([count // 2, count // 4, count - count // 2 - count // 4])]
+    parts += [tuple(part.roll(1) for part in parts[0]) for _ in range(repeats - 1)]
+    return {"halves": tuple(Split(*part) for part in parts)}
+
+
+def test_the_linear_probe_is_sklearns_of_the_c_that_validation_likes_best():
+    y = torch.arange(120) % 3
+    codes, splits = codes_of(y, 0.6) * torch.tensor([1.0, 5.0, 0.1, 2.0]) + 7, halves(120)
+    outcome = judge(codes, graph_set(y, splits=splits), "graph-linear")
+    (split,), found = splits["halves"], []
+    x, t = codes.numpy(), y.numpy()
+    for C in (1e-3, 1e-2, 1e-1, 1, 10):
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000)).fit(
+            x[split.train], t[split.train]
+        )
+        found.append(
+            (100 * model.score(x[split.val], t[split.val]), -C, 100 * model.score(x[split.test], t[split.test]))
+        )
+    val, C, test = max(found)
+    assert outcome.metrics == {"accuracy": pytest.approx(test), "accuracy, validation": pytest.approx(val)}
+    assert outcome.notes == (f"C = {-C:g}, chosen without test labels",)
+    assert outcome.std is None
+    assert judge(codes, graph_set(y, splits=halves(120, 4)), "graph-linear").std_over == "4 splits"
+
+
+def test_the_neighbours_are_those_of_nodes():
+    y = torch.arange(120) % 3
+    codes, splits = codes_of(y, 0.6), halves(120, 2)
+    graph = Graph.build(torch.ones(120, 1), NO_EDGES)
+    nodes = Dataset(name="nodes", graphs=[graph], task="node", y=y, splits=splits)
+    assert judge(codes, graph_set(y, splits=splits), "graph-knn") == judge(codes, nodes, "node-knn")
+
+
+def test_ten_labels_a_class_are_drawn_from_training_rows_and_validation_chooses():
+    y = torch.arange(120) % 3
+    rows = torch.arange(120.0)[:, None] + torch.tensor([0.0, 1.0])  # a row says which it is
+    splits = halves(120, 2)
+    dataset, drawn = graph_set(y, splits=splits), []
+    for number, exam in enumerate(PROTOCOLS["graph-few-shot"].judge.set_exams(rows, dataset).exams):
+        split = splits["halves"][number % 2]
+        train = exam.seen.train[:, 0].long()
+        assert exam.seen.train_y.bincount().tolist() == [10, 10, 10]
+        assert torch.equal(exam.seen.train_y, y[train])
+        assert set(train.tolist()) <= set(split.train.tolist())
+        assert torch.equal(exam.seen.val[:, 0].long(), split.val)
+        assert torch.equal(exam.questions[:, 0].long(), split.test)
+        drawn.append(frozenset(train.tolist()))
+    assert len(set(drawn)) == 10
+    codes = 5 * codes_of(y, 0.3) + 2
+    outcome, scores = judge(codes, dataset, "graph-few-shot"), []
+    for rows, number in zip(drawn, range(10), strict=True):
+        split, train = splits["halves"][number % 2], sorted(rows)
+        mean, scale = codes[train].mean(0), codes[train].var(0, correction=0).mean().sqrt()
+        x, t, found = ((codes - mean) / scale).numpy(), y.numpy(), []
+        for C in (1e-3, 1e-2, 1e-1, 1, 10):
+            model = LogisticRegression(C=C, max_iter=1000).fit(x[train], t[train])
+            found.append((model.score(x[split.val], t[split.val]), -C, model.score(x[split.test], t[split.test])))
+        scores.append(100 * max(found)[2])
+    assert outcome.score == pytest.approx(np.mean(scores))
+    assert (outcome.std_over, outcome.repeats) == ("10 draws", 10)
+    assert list(outcome.metrics) == ["accuracy", "accuracy, validation"]
+
+
+def test_the_metric_is_the_sets():
+    y = torch.arange(120) % 2
+    dataset = graph_set(y, splits=halves(120), metric="auc")
+    codes = torch.eye(2)[y] + 0.3 * torch.rand(120, 2, generator=torch.Generator().manual_seed(2))
+    for name in ("graph-linear", "graph-knn", "graph-few-shot"):
+        outcome = judge(codes, dataset, name)
+        assert list(outcome.metrics) == ["AUC", "AUC, validation"]
+        assert outcome.score > 90
+
+
 def test_what_a_graph_set_offers():
     y = torch.arange(20)
     assert graph_set(y).protocols == ("graph-svm",)
+    on_a_split = ("graph-linear", "graph-knn", "graph-few-shot")
+    assert graph_set(y, splits=halves(20)).protocols == ("graph-svm", *on_a_split)
+    (split,) = halves(20)["halves"]
+    unchosen = {"mine": (Split(split.train, split.val[:0], split.test),)}
+    assert graph_set(y, splits=unchosen).protocols == ("graph-svm",)
+    images = Dataset.of_items(Items("images", torch.rand(20, 1, 4, 4)), name="images", y=y)
+    assert images.protocols == ()
+    assert images.replace(splits=halves(20)).protocols == on_a_split
+    assert images.replace(splits=halves(20), y=y.float()).protocols == ("graph-ridge",)
     assert graph_set(y.float()).protocols == ("graph-ridge",)
     assert graph_set(y[:, None].float()).protocols == ("graph-ridge",)
     assert graph_set(y[:, None].expand(-1, 3).float()).protocols == ()

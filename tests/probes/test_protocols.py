@@ -32,16 +32,22 @@ from graphssl.probes import (
 from graphssl.probes.base import row_exam
 
 C = 4
+ON_A_SPLIT = ("graph-linear", "graph-knn", "graph-few-shot")  # other protocols for graphs make folds
 NO_EDGES = torch.empty(2, 0, dtype=torch.long)
 
 
-def node_set(y: Tensor, repeats: int = 1, **fields) -> Dataset:
-    """Nodes of a ring in random splits: three tenths train, two tenths choose, half tests."""
-    N, g = len(y), torch.Generator().manual_seed(7)
+def random_parts(N: int, repeats: int) -> dict[str, tuple[Split, ...]]:
+    """Three tenths train, two tenths choose, half tests."""
+    g = torch.Generator().manual_seed(7)
     orders = [torch.randperm(N, generator=g) for _ in range(repeats)]
-    splits = tuple(Split(*order.split([3 * N // 10, N // 5, N - 3 * N // 10 - N // 5])) for order in orders)
+    return {"random": tuple(Split(*order.split([3 * N // 10, N // 5, N - 3 * N // 10 - N // 5])) for order in orders)}
+
+
+def node_set(y: Tensor, repeats: int = 1, **fields) -> Dataset:
+    """Nodes of a ring in random splits."""
+    N = len(y)
     graph = Graph.build(torch.ones(N, 1), torch.stack([torch.arange(N), (torch.arange(N) + 1) % N]))
-    return Dataset(name="nodes", graphs=[graph], task="node", y=y, splits={"random": splits}, **fields)
+    return Dataset(name="nodes", graphs=[graph], task="node", y=y, splits=random_parts(N, repeats), **fields)
 
 
 def graph_set(y: Tensor, **fields) -> Dataset:
@@ -89,7 +95,10 @@ def example(name: str, count: int = 120, repeats: int = 1) -> tuple[Tensor, Data
         return codes, node_set(y, repeats)
     if protocol.task == "link":
         return codes, link_set(y)
-    return codes, graph_set(y if protocol.labels == "classes" else y + 0.2 * torch.randn(count, generator=g))
+    splits = random_parts(count, repeats) if name in ON_A_SPLIT else {}
+    return codes, graph_set(
+        y if protocol.labels == "classes" else y + 0.2 * torch.randn(count, generator=g), splits=splits
+    )
 
 
 def perfect(name: str, dataset: Dataset) -> Tensor:
@@ -145,7 +154,7 @@ class Witness:
         return replace(fitted, predict=predict)
 
 
-EXAMS = {"node-cluster": 1, "partition": 1, "node-few-shot": 10}
+EXAMS = {"node-cluster": 1, "partition": 1, "node-few-shot": 10, "graph-linear": 3, "graph-knn": 3}
 
 
 @every_exam
@@ -183,14 +192,16 @@ def test_a_spy_on_the_labels_sees_each_part_of_each_repeat_once(name):
     assert judge(codes, dataset.replace(y=y), name) == judge(codes, dataset, name)
     if name == "node-cluster":  # without parts: how many classes there are, and what answers are read from
         assert reads == ["flatten"]
-    elif name == "node-few-shot":  # draws look at what is not tested, by turns
+    elif name.endswith("few-shot"):  # draws look at what is not tested, by turns
         one, two = dataset.splits["random"]
         for place, split in enumerate(5 * [one, two]):
-            drawn, train, nothing, test = reads[4 * place : 4 * place + 4]
-            assert sorted(drawn) == sorted([*split.train.tolist(), *split.val.tolist()])
-            assert (set(train) < set(drawn), nothing, test) == (True, [], split.test.tolist())
+            drawn, train, val, test = reads[4 * place : 4 * place + 4]
+            choosing = [] if dataset.task == "node" else split.val.tolist()
+            assert sorted(drawn + choosing) == sorted([*split.train.tolist(), *split.val.tolist()])
+            assert (set(train) <= set(drawn), val, test) == (True, choosing, split.test.tolist())
+            assert len(train) == len(set(train)) <= C * (5 if dataset.task == "node" else 10)
         assert len(reads) == 40
-    elif dataset.task == "node":
+    elif dataset.splits:
         expected = [part for split in dataset.splits["random"] for part in (split.train, split.val, split.test)]
         assert sorted(reads) == sorted(part.tolist() for part in expected)
     else:  # dealing rows out to folds comes first, and reads classes (or which numbers are missing) once
@@ -207,7 +218,7 @@ def test_other_test_labels_change_the_score_and_nothing_else(name, monkeypatch):
     codes, dataset = example(name)
     protocol = PROTOCOLS[name]
     other = dataset
-    if dataset.task == "node":
+    if dataset.task != "link" and dataset.splits:
         split = dataset.splits["random"][0]
         y = dataset.y.clone()
         y[split.test] = (y[split.test] + 1) % C
@@ -265,7 +276,7 @@ def test_shuffled_labels_land_at_chance(name):
         assert abs(outcome.metrics["ARI"]) < 3
         assert informed.metrics["ARI"] > 30
         return
-    rows = 400 if dataset.task == "graph" else 200
+    rows = 200 if dataset.splits else 400
     bound = 4 * 100 * (1 / C * (1 - 1 / C) / rows) ** 0.5
     assert abs(outcome.score - 100 / C) < bound
     assert informed.score > 100 / C + bound
@@ -383,14 +394,14 @@ def test_labels_that_are_missing_or_of_another_kind_are_refused(name):
     assert judge(codes, dataset.replace(y=dataset.y[:, None]), name) == judge(codes, dataset, name)
 
 
-@pytest.mark.parametrize("name", ["node-linear", "node-knn", "node-cluster", "node-few-shot", "graph-svm"])
+@pytest.mark.parametrize("name", ["node-linear", "node-knn", "node-cluster", "node-few-shot", "graph-svm", *ON_A_SPLIT])
 def test_one_class_is_refused(name):
     codes, dataset = example(name)
     with pytest.raises(UserError, match="all of one class"):
         judge(codes, dataset.replace(y=torch.zeros_like(dataset.y)), name)
 
 
-@pytest.mark.parametrize("name", ["node-linear", "node-knn", "node-few-shot"])
+@pytest.mark.parametrize("name", ["node-linear", "node-knn", "node-few-shot", *ON_A_SPLIT])
 def test_splits_that_cannot_be_used_are_refused(name):
     codes, dataset = example(name)
     split, none = dataset.splits["random"][0], torch.empty(0, dtype=torch.long)
@@ -429,7 +440,8 @@ def test_a_protocol_of_ones_own_takes_one_call(monkeypatch):
 def test_the_list():
     links = ["link-dot", "link-mlp", "link-mlp-valmsg"]
     nodes = ["node-cluster", "node-few-shot", "node-knn", "node-linear"]
-    assert list_protocols() == ["graph-ridge", "graph-svm", *links, *nodes, "partition", "reconstruct"]
+    graphs = ["graph-few-shot", "graph-knn", "graph-linear", "graph-ridge", "graph-svm"]
+    assert list_protocols() == [*graphs, *links, *nodes, "partition", "reconstruct"]
     assert list_protocols("node-*") == nodes
     for name in list_protocols():
         assert PROTOCOLS[name].name == name
