@@ -45,7 +45,8 @@ from graphssl.probes.node import (
 FOLDS = 10
 FOLD_SEED = 0
 INNER_FOLDS = 5
-PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of the support vector machine and of logistic regression
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of the support vector machine
+STRENGTHS = (*PENALTIES, 100.0, 1e3)  # C of logistic regression
 ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3)
 SHOTS = 10  # labels a class
 
@@ -160,7 +161,7 @@ def fit_logistic(seen: Seen[Tensor], seeds: tuple[int, ...], each: bool = True) 
 
     train, val, y, classes = scaled(seen.train), scaled(seen.val), seen.train_y.numpy(), seen.num_classes
     with threadpool_limits(1):
-        models = [LogisticRegression(C=C, max_iter=1000, random_state=0).fit(train, y) for C in PENALTIES]
+        models = [LogisticRegression(C=C, max_iter=1000, random_state=0).fit(train, y) for C in STRENGTHS]
         scores = [float(seen.metric(shares_of(model, val, classes), seen.val_y)) for model in models]
     model = models[int(np.argmax(scores))]  # of equal ones the smallest C
 
@@ -197,7 +198,7 @@ def fit_ridge(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:
 
 _SPLIT = "The data set's own default split in all its repeats;"
 _METRIC = "accuracy, or ROC AUC where the data set asks for it;"
-_CHOSEN = f"C of {', '.join(f'{c:g}' for c in PENALTIES)} chosen on validation;"
+_CHOSEN = f"C of {', '.join(f'{c:g}' for c in STRENGTHS)} chosen on validation;"
 
 graph_linear = register(
     Protocol(

@@ -14,7 +14,7 @@ from graphssl.masks import COLORS, Block, Color, Disjoint, Frames, Masker, Near,
 from graphssl.methods import MAE
 from graphssl.recipes.base import Plan, Spec, adam, backbone_of, recipe, warmed_up
 from graphssl.recipes.cutting import position_of, tokenizer_for, width_of
-from graphssl.tokens import Joints, Tokenizer
+from graphssl.tokens import Joints, Tokenizer, alter_for
 from graphssl.tokens.skeletons import limbs
 
 MASKERS: dict[str, Callable[[float], Masker]] = {
@@ -30,7 +30,7 @@ def mae(
     position: str | None = None, pool: str = "mean", hops: int = 1, dilation: int = 1, global_nodes: int = 0,
     decoder_width: int = 64, decoder_layers: int = 1, masker: str = "uniform", mask: float = 0.75,
     mask_end: float | None = None, normalize: bool = False, lr: float = 1e-3, weight_decay: float = 0.05,
-    warmup: float = 0.05, epochs: int = 200, batch_size: int = 128, clip: float | None = None,
+    warmup: float = 0.05, augment: str = "none", epochs: int = 200, batch_size: int = 128, clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Masked autoencoding of patches: the encoder sees the visible ones only, a small decoder rebuilds the others.
 
@@ -45,6 +45,8 @@ def mae(
     ``position`` is how places are read: "sincos", "learned", "mlp" or "none" (by default what suits the data). A
     "sparse-transformer" attends as far as ``hops`` times ``dilation`` edges and has ``global_nodes`` that all nodes of
     a graph share. ``normalize`` takes each node's content less its mean and over its deviation as the target.
+
+    ``augment`` is "none", "weak" or "strong": how raw items are altered before they are cut.
 
     ``mask`` is the share of hidden nodes, which moves to ``mask_end`` as training goes on, ``masker`` which ones:
     "uniform"; "near", those nearest by place to a random one; "block", those nearest along edges; "color-red",
@@ -65,6 +67,7 @@ def mae(
     return Plan(
         method=method, optimizer=adam(lr, weight_decay, decoupled=True, betas=(0.9, 0.95)), epochs=epochs,
         schedule=warmed_up(warmup), batch_size=batch_size, clip=clip, tokenizer=tokenizer,
+        alter=alter_for(spec.kind, augment),
     )  # fmt: skip
 
 

@@ -165,7 +165,7 @@ def test_the_linear_probe_is_sklearns_of_the_c_that_validation_likes_best():
     outcome = judge(codes, graph_set(y, splits=splits), "graph-linear")
     (split,), found = splits["halves"], []
     x, t = codes.numpy(), y.numpy()
-    for C in (1e-3, 1e-2, 1e-1, 1, 10):
+    for C in (1e-3, 1e-2, 1e-1, 1, 10, 100, 1e3):
         model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=1000)).fit(
             x[split.train], t[split.train]
         )
@@ -208,7 +208,7 @@ def test_ten_labels_a_class_are_drawn_from_training_rows_and_validation_chooses(
         split, train = splits["halves"][number % 2], sorted(rows)
         mean, scale = codes[train].mean(0), codes[train].var(0, correction=0).mean().sqrt()
         x, t, found = ((codes - mean) / scale).numpy(), y.numpy(), []
-        for C in (1e-3, 1e-2, 1e-1, 1, 10):
+        for C in (1e-3, 1e-2, 1e-1, 1, 10, 100, 1e3):
             model = LogisticRegression(C=C, max_iter=1000).fit(x[train], t[train])
             found.append((model.score(x[split.val], t[split.val]), -C, model.score(x[split.test], t[split.test])))
         scores.append(100 * max(found)[2])
