@@ -68,11 +68,18 @@ def link(dataset: str, method: str, *settings: str, seeds: int = 3) -> Cell:
     return Cell(f"{dataset}/link", method, settings, LINKS, seeds=seeds)
 
 
-def items(dataset: str, method: str, *settings: str, full: bool = False, labels: float | None = None) -> Cell:
-    return Cell(dataset, method, settings, (*ITEMS, *(() if labels is None else (FINETUNE,))), full, labels=labels)
+def items(
+    dataset: str, method: str, *settings: str, full: bool = False, seeds: int = 3, labels: float | None = None
+) -> Cell:
+    asked = (*ITEMS, *(() if labels is None else (FINETUNE,)))
+    return Cell(dataset, method, settings, asked, full, seeds, labels=labels)
 
 
 ITEMS = ("graph-linear", "graph-knn", "graph-few-shot")
+DIGITS = ("width=64", "layers=2", "batch_size=32", "normalize=true", "epochs=75")
+PATCHES = ("width=96", "layers=3", "batch_size=64", "normalize=true")
+MASKS = ("color-green", "color-red", "near", "disjoint")
+PATCH_METHODS = ("simmim", "crossmae", "maskfeat", "latent-mim", "simsiam", "graphmae")
 CITATIONS = ("cora", "citeseer")
 TABLES: dict[str, tuple[str, list[Cell]]] = {
     "node": (
@@ -120,6 +127,27 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
         ]
         + [Cell("cora/link", "paretognn", (*PARETO, "tasks=node-graph", "norm=none"), FOUR, controls=False)]
         + [Cell("cora/link", "paretognn", (*PARETO, "tasks=link", "lr=0.01"), FOUR, controls=False)],
+    ),
+    "tokens": (
+        "Images, videos, voxels and skeletons as token graphs",
+        [
+            items("digits", "mae"),
+            items("digits", "mae", "epochs=300"),
+            items("mnist", "mae", *PATCHES, "epochs=40"),
+            items("moving-digits", "videomae", *PATCHES, "epochs=40", labels=0.1),
+            items("modelnet10", "mae", *PATCHES, "epochs=20", labels=0.1),
+            items("msraction3d", "mae", *PATCHES, "frames=4", "steps=4", "epochs=60", labels=0.1),
+            items("msraction3d", "skeletonmae", *PATCHES[:3], "frames=4", "steps=4", "epochs=60", labels=0.1),
+            items("solids", "point-mae", "width=64", "layers=2", "epochs=60"),
+        ],
+    ),
+    "masks": (
+        "What to hide, and whom to ask, at equal steps: digits",
+        [items("digits", "mae", f"masker={m}") for m in MASKS] + [items("digits", "hpm", *DIGITS)],
+    ),
+    "token-methods": (
+        "Ways to learn from the same patches at equal epochs: digits",
+        [items("digits", m, *DIGITS[:3], "epochs=75", seeds=1) for m in PATCH_METHODS],
     ),
     "heterophily": (
         "Who wins where neighbours differ: node classification on ten splits, all at width 64 and 200 epochs",

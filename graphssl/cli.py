@@ -192,6 +192,8 @@ PACKAGES = {
     "torch": "required", "torch-geometric": "required", "numpy": "required", "scipy": "required",
     "scikit-learn": "required", "safetensors": "required", "tqdm": "required",
     "matplotlib": "drawing (plot); pip install 'graphssl[plot]'",
+    "pillow": "folders of images, CIFAR-10's JPEGs, moving pictures (.gif); pip install 'graphssl[images]'",
+    "av": "folders of videos; pip install 'graphssl[images]'",
     "networkx": "networkx graphs as input; pip install networkx",
     "dgl": "DGL graphs as input; pip install dgl",
     "ogb": "downloading OGB data sets; pip install ogb",

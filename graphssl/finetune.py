@@ -103,7 +103,8 @@ def finetune(
     head.load_state_dict(kept[1])
     kept_by = "lowest validation loss" if len(val) else "last epoch"
     chosen: dict[str, object] = {
-        "split": name, "kept": kept_by, **rates, **counts, "labelled": len(train), "learned": kind,
+        "split": name, "kept": kept_by, **rates, **counts, "labelled": len(train), "validation": len(val),
+        "learned": kind,
     }  # fmt: skip
     return encoder.eval(), head.eval(), lines, chosen
 

@@ -111,11 +111,21 @@ def mean_absolute(pred: Tensor, target: Tensor | ops.Rows) -> Tensor:
 
 
 @full_precision
-def normalize_rows(rows: Tensor) -> Tensor:
-    """Each row [M, D] less its mean and divided by its deviation (over D - 1): MAE's normalised pixels."""
-    return (rows - rows.mean(-1, keepdim=True)) / (
-        rows.var(-1, keepdim=True, correction=min(1, rows.size(-1) - 1)) + 1e-6
-    ).sqrt()
+def normalize_rows(rows: Tensor, channels: int = 1) -> Tensor:
+    """Each row [M, D] less its mean and divided by its deviation (over D - 1): MAE's normalised pixels.
+
+    With ``channels`` each of a row's channels, which run fastest, has a mean and a deviation of its own: VideoMAE's.
+    """
+    mean, deviation = row_moments(rows, channels)
+    return (rows - mean) / deviation
+
+
+def row_moments(rows: Tensor, channels: int = 1) -> tuple[Tensor, Tensor]:
+    """What ``normalize_rows`` takes from each number of ``rows`` [M, D] and divides it by, each [M, D]."""
+    parted = rows.unflatten(-1, (-1, channels))
+    variance = parted.var(-2, keepdim=True, correction=min(1, parted.size(-2) - 1))
+    mean, deviation = parted.mean(-2, keepdim=True), (variance + 1e-6).sqrt()
+    return mean.expand_as(parted).flatten(-2), deviation.expand_as(parted).flatten(-2)
 
 
 @full_precision

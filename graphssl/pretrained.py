@@ -113,6 +113,7 @@ FINETUNE = (
     "accuracy of classes, area under the ROC curve of yes/no labels, mean absolute error of numbers; no repeats."
 )
 PICTURES = ("codes", "reconstruction")
+SEEN = "pretrained on all items, those of the test part included, without labels"
 PRETEXT = "its pretext task was of the kind that {} asks: not comparable with methods that never saw one"
 
 
@@ -249,7 +250,10 @@ class Pretrained:
             notes += ("trained on labels of other data; whether they overlap with these is unverified",)
         if self.module is not None:
             notes += ("the encoder was handed in; what it had seen before is unverified",)
-        trained = config["epochs"] > 0 or config.get("steps", 0) > 0
+        splits = next(iter(data.splits.values()), ())
+        if len(splits) == 1 and len(splits[0].test) and self._saw_items(data, mark):
+            notes += (SEEN,)
+        trained = self._is_trained()
         one = self.encoder.transductive
         subject = subject_of(partial(self._codes, self.encoder), data, protocol, one)
         if (
@@ -265,6 +269,15 @@ class Pretrained:
             pretexts=self.method.pretexts if trained else (), controls=controls,
             published=self.plan.published if data.known and data.name == config["spec"]["name"] else {},
         )  # fmt: skip
+
+    def _is_trained(self) -> bool:
+        return self.config["epochs"] > 0 or self.config.get("steps", 0) > 0
+
+    def _saw_items(self, data: Dataset, mark: str) -> bool:
+        """Whether ``data`` are raw items that pretraining saw; ``mark`` is their fingerprint."""
+        if data.items is None or mark not in self.config["seen"]:
+            return False
+        return self._is_trained() or (self.module is None and not self._is_untrained())
 
     def _decoder(self, codes: Tensor) -> Decoder | None:
         """The method's own edge decoder for ``codes`` [N, D] on the CPU; None where it has none for such codes."""
@@ -317,6 +330,7 @@ class Pretrained:
             "dataset": data.name, **chosen, "from": "untrained" if self._is_untrained() else self.name,
             "rows": rows_mark(data, mark, str(chosen["split"])),
             "seen_before": bool(marks & set(self.config["labels_seen"])),
+            "saw_items": self._saw_items(data, mark),
         }  # fmt: skip
         config = {
             **{k: v for k, v in self.config.items() if k != "best"}, "finetuned": tuned,
@@ -366,8 +380,11 @@ class Pretrained:
         found = figures(said[rows][known(answers)], answers[known(answers)], tuned["learned"])
         metric, numbers = next(iter(found)), tuned["learned"] == NUMBERS
         notes = (
-            f"{tuned['labelled']} labels ({100 * tuned['labels']:g} %) of the split {name!r}; {tuned['epochs']} epochs "
-            f"at {tuned['lr']:g} and {tuned['head_lr']:g} for the head, {tuned['kept']}",
+            f"{tuned['labelled']} labels ({100 * tuned['labels']:g} %) of the split {name!r} to train and "
+            f"{tuned['validation']} to choose the epoch; {tuned['epochs']} epochs at {tuned['lr']:g} and "
+            f"{tuned['head_lr']:g} for the head, {tuned['kept']}",
+            *((SEEN,) if tuned["saw_items"] else ()),
+            *data.notes,
         )
         who = self.name + (" from scratch" if tuned["from"] == "untrained" else "")
         row = Row("finetune", 1, who, found[metric], metrics=found, notes=notes)
@@ -535,7 +552,7 @@ def judge_all(
             about, figure = get_protocol(name), (published or {}).get(name)
             for who, codes in everyone.items():
                 bar.set_postfix_str(f"{name}, {who}")
-                said = notes if who == judged else ()
+                said = (*notes, *data.notes) if who == judged else ()
                 if about.task != "link":  # it asks for no pair that is held out
                     said = tuple(note for note in said if note != EDGE_EXPOSURE)
                 if who == judged and name in pretexts:

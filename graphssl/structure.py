@@ -1,7 +1,7 @@
 """Facts computed once from a Graph, outside any method: parts, clusters, distances, degrees, triangles, labels.
 
-All take edges as undirected and simple: loops, directions, duplicates and weights are not looked at. All run on the
-CPU, whatever the Graph's device is, and hold nothing N x N.
+All take edges as undirected and simple: loops, directions, duplicates and weights are not looked at; ``Reach`` alone
+goes along directions. All run on the CPU, whatever the Graph's device is, and hold nothing N x N.
 """
 
 from __future__ import annotations
@@ -37,6 +37,10 @@ def _adjacency(graph: Graph) -> sp.csr_matrix:
     source, target = source[apart], target[apart]
     both = np.concatenate([source, target]), np.concatenate([target, source])
     matrix = sp.csr_matrix((np.ones(len(both[0])), both), shape=(graph.num_nodes, graph.num_nodes))
+    return _simple(matrix)
+
+
+def _simple(matrix: sp.csr_matrix) -> sp.csr_matrix:
     matrix.sum_duplicates()
     matrix.data[:] = 1.0
     return matrix
@@ -69,11 +73,12 @@ def partition(graph: Graph, parts: int, seed: int = 0) -> Tensor:
 
 @dataclass(frozen=True)
 class Reach:
-    """Which nodes each attends to: those on shortest paths of ``dilation``, 2 ``dilation``, ... edges, ``hops`` steps.
+    """Which nodes each attends to: those ``dilation``, 2 ``dilation``, ... ``hops * dilation`` edges before it.
 
-    Undilated those are all nodes within ``hops`` edges. Made for a sparse Transformer's ``pattern``; k-hop and dilated
-    neighbourhoods are those of mesh transformers, arXiv:2508.18051. ``Reach(hops, dilation)(graph)`` is an N x N CSR
-    without a node's own place; it costs a sparse product an edge of distance, and holds what it finds.
+    Distances are along the directions of edges, as messages go; undilated those are all nodes from which it is at most
+    ``hops`` edges away. Made for a sparse Transformer's ``pattern``; k-hop and dilated neighbourhoods are those of mesh
+    transformers, arXiv:2508.18051. ``Reach(hops, dilation)(graph)`` is an N x N CSR without a node's own place; it
+    costs a sparse product an edge of distance, and holds what it finds.
     Raises UserError for fewer than one hop or a dilation below 1.
     """
 
@@ -85,8 +90,10 @@ class Reach:
             raise UserError(f"cannot reach {self.hops} hops at a dilation of {self.dilation}; choose 1 or more of each")
 
     def __call__(self, graph: Graph) -> CSR:
-        step = adjacency(graph)
-        seen = sp.identity(graph.num_nodes, format="csr")
+        source, target = graph.edge_index.cpu().numpy()
+        N = graph.num_nodes
+        step = _simple(sp.csr_matrix((np.ones(len(source)), (target, source)), shape=(N, N)))  # the sources of a row
+        seen = sp.identity(N, format="csr")
         front, found = seen, sp.csr_matrix(seen.shape)
         for away in range(1, self.hops * self.dilation + 1):
             front = front @ step
@@ -100,7 +107,7 @@ class Reach:
                 found = found + front
         found.sort_indices()
         ptr, col = (torch.from_numpy(a.astype(np.int64)).to(graph.device) for a in (found.indptr, found.indices))
-        return CSR(ptr, col, None, (graph.num_nodes, graph.num_nodes))
+        return CSR(ptr, col, None, (N, N))
 
 
 def hops(graph: Graph, sources: Tensor, limit: int) -> Tensor:

@@ -72,8 +72,9 @@ def train(
     """Yields (steps done, losses) after each optimizer step from ``start`` to ``steps``; "loss" is what was minimised.
 
     ``batches(step)`` is the Graph of a step, counted from 0. ``schedule`` maps the fraction of training done to a
-    factor of the learning rate; ``clip`` bounds the norm of the gradient. Every draw of a step comes from (seed, step,
-    rank), so going on from ``start`` with the weights and the optimizer of that step gives the same bits.
+    factor of the learning rate; where that is 0, as where a warm-up begins, it is asked half a step later, so that no
+    step is lost. ``clip`` bounds the norm of the gradient. Every draw of a step comes from (seed, step, rank), so going
+    on from ``start`` with the weights and the optimizer of that step gives the same bits.
     Raises Diverged where the total loss is not finite; weights are then those of the step before.
     """
     for group in optimizer.param_groups:
@@ -82,8 +83,9 @@ def train(
         graph = batches(step)
         device = graph.device
         generator = generator_for(seed, step, rank, device)
+        factor = (schedule(step / steps) or schedule((step + 0.5) / steps)) if schedule else 1.0
         for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * (schedule(step / steps) if schedule else 1.0)
+            group["lr"] = group["initial_lr"] * factor
         method.train()
         optimizer.zero_grad(set_to_none=True)
         with seeded(int(torch.randint(2**62, (), generator=generator, device=device)), device):

@@ -9,7 +9,7 @@ from conftest import generator
 from graphssl.data.dataset import Dataset
 from graphssl.data.loader import Batches
 from graphssl.errors import UserError
-from graphssl.tokens import Items, alter_for
+from graphssl.tokens import Items, Patches, alter_for
 from graphssl.tokens.alter import (
     ALTERATIONS,
     Chain,
@@ -24,6 +24,7 @@ from graphssl.tokens.alter import (
     Stretch,
     Turn,
 )
+from graphssl.train import generator_for
 
 SHAPES = {
     "images": (3, 8, 12), "videos": (4, 3, 8, 8), "points": (40, 5), "voxels": (6, 6, 6), "skeletons": (10, 5, 3),
@@ -303,3 +304,44 @@ def test_batches_hold_two_views_of_each_item():
     assert (one != two).flatten(1).any(1).all()
     assert torch.equal(graph.x, batches(0).x)
     assert not torch.equal(graph.x, batches(2).x)
+
+
+def test_alterations_and_masks_draw_from_generators_of_their_own():
+    seen = []
+
+    def alter(values, drawn):
+        seen.append(drawn.initial_seed())
+        return values
+
+    batches = Batches(
+        Dataset.of_items(Items("images", items("images", 5)), name="data"), same, "cpu", 5, 3, alter=alter
+    )
+    for step in range(4):
+        batches(step)
+    taken = {generator_for(3, step, rank).initial_seed() for step in range(4) for rank in range(3)}
+    assert len(set(seen)) == 4
+    assert not taken & set(seen)
+
+
+def same(graph):
+    return graph
+
+
+@pytest.mark.parametrize(("size", "views"), [(3, 1), (3, 2), (50, 2)])
+def test_the_largest_batch_is_bounded_by_the_items_there_are(size, views):
+    even = Dataset.of_items(Items("images", items("images", 5)), name="data")
+    one = even.batch([0])
+    count = min(size, 5) * views
+    found = Batches(even, same, "cpu", size, alter=alter_for("images", "weak"), views=views).largest()
+    assert found == (one.num_nodes * count, one.num_edges * count)
+    clouds = Dataset.of_items(Items("points", items("points", 5)), name="data")
+    one = clouds.batch([0])
+    assert Batches(clouds, same, "cpu", size, views=views).largest() == (one.num_nodes * count, one.num_edges * count)
+
+
+def test_the_largest_batch_of_several_sizes_is_found_wherever_its_items_stand():
+    sizes = [4] * 70 + [8, 12]
+    data = Dataset.of_items(Items("images", [torch.rand(1, n, n) for n in sizes]), Patches(2), name="data")
+    batches = Batches(data, same, "cpu", 2, views=2)
+    two = data.batch([70, 71])
+    assert batches.largest() == (2 * two.num_nodes, 2 * two.num_edges) == (2 * (16 + 36), 2 * two.num_edges)

@@ -126,21 +126,21 @@ def test_the_teacher_sees_all_and_follows():
 
 
 def test_it_learns_which_patches_are_hard():
-    noise = torch.rand(30, 3, 8, 8, generator=generator())
+    noise = torch.rand(12, 3, 8, 8, generator=generator())
     noise[:, :, :, :4] = 0.5  # the left half is gray, the right half noise that nothing tells
     graph = Patches(2, "none")(noise)
     method = of(momentum=0.9)
     optimizer = torch.optim.Adam(method.parameters(), 3e-3)
     first = last = None
-    for step, losses in train(method, lambda step: graph, optimizer, 150):
+    for step, losses in train(method, lambda step: graph, optimizer, 100):
         first = losses["order"] if step == 1 else first
         last = losses["order"]
     right = graph.pos[:, 1] >= 2
-    score = method.hardness(graph).view(30, 16)
-    side = right.view(30, 16)[0]
+    score = method.hardness(graph).view(12, 16)
+    side = right.view(12, 16)[0]
     assert (score[:, side].amin(1) > score[:, ~side].amax(1)).float().mean() > 0.9
     assert last < 0.8 * first
-    hidden = method.propose(graph, generator()).view(30, 16)
+    hidden = method.propose(graph, generator()).view(12, 16)
     assert hidden[:, side].float().mean() > hidden[:, ~side].float().mean() + 0.1
 
 

@@ -12,7 +12,7 @@ from graphssl import runner, store
 from graphssl.data.dataset import Dataset, Split
 from graphssl.methods import MAE
 from graphssl.methods.simsiam import SimSiam
-from graphssl.tokens import Items, Patches
+from graphssl.tokens import Items, Patches, PointGroups
 
 C = 3
 SMALL = {"width": 16, "heads": 2, "layers": 1, "decoder_width": 8, "batch_size": 32, "progress": False}
@@ -72,6 +72,86 @@ def test_codes_of_items_and_of_their_tokens(run, tmp_path):
     assert np.allclose(rows, run.embed().numpy())
 
 
+SEEN = "pretrained on all items, those of the test part included, without labels"
+
+
+def test_reports_say_that_pretraining_saw_the_items_to_test(run):
+    data, (split,) = pictures(), pictures().splits["halves"]
+
+    def noted(report):
+        return [SEEN in row.notes for row in report.rows]
+
+    assert noted(run.evaluate(protocol="graph-knn")) == [True, False, False]
+    assert noted(run.finetune(epochs=1).test()) == [True]
+    untrained = graphssl.pretrain(data, "mae", epochs=0, **SMALL)
+    some = graphssl.pretrain(data.training(), "mae", epochs=1, **SMALL)
+    for other, on in ((run, pictures(seed=1)), (untrained, None), (some, data)):
+        assert not any(noted(other.evaluate(on, "graph-knn")))
+    assert noted(some.finetune(data, epochs=1).test()) == [False]
+    assert noted(untrained.finetune(epochs=1).test()) == [False]
+    assert not any(noted(run.evaluate(data.replace(splits={"two": (split, split)}), "graph-knn")))
+    assert noted(graphssl.pretrain(data, run, epochs=0, progress=False).evaluate(protocol="graph-knn"))[0]
+    graphs = graphssl.load_dataset("drugs-mini")
+    one = graphs.replace(splits={"one": graphs.splits["random-8:1:1"][:1]})
+    assert not any(noted(graphssl.pretrain(one, epochs=1, width=8, heads=1, progress=False).evaluate()))
+
+
+def test_what_does_not_test_is_a_data_set_to_pretrain_on(run):
+    names = tuple(f"picture {i}" for i in range(120))
+    data = pictures(item_names=names, notes=("bars",))
+    part, (split,) = data.training(), data.splits["halves"]
+    kept = torch.cat([split.train, split.val]).sort().values
+    assert (part.name, part.tokenizer, part.splits, part.notes) == ("pictures/training", Patches(2), {}, ("bars",))
+    assert torch.equal(part.items.values, data.items.values[kept])
+    assert torch.equal(part.y, data.y[kept])
+    assert part.item_names == tuple(names[i] for i in kept)
+    assert torch.equal(run.embed(part), run.embed(data)[kept])
+    assert "bars" in run.evaluate(data, "graph-knn").rows[0].notes
+    ragged = Dataset.of_items(Items("images", [torch.rand(1, 2 * n, 8) for n in (1, 2, 3, 4)]), Patches(2), name="four")
+    ragged = ragged.replace(splits={"mine": (Split(torch.tensor([0]), torch.tensor([3]), torch.tensor([1])),)})
+    assert [value.size(1) for value in ragged.training().items.values] == [2, 6, 8]
+    graphs = graphssl.load_dataset("drugs-mini")
+    (first, *_) = graphs.splits["random-8:1:1"]
+    some = graphs.replace(splits={"mine": (first,)}).training()
+    kept = sorted({*range(576)} - {*first.test.tolist()})
+    assert [graph.num_nodes for graph in some.graphs] == [graphs.graphs[i].num_nodes for i in kept]
+    for wrong, words in (
+        (graphs, "has 10 test parts, not one; choose a split"),
+        (graphs.replace(splits={}), "has no test parts"),
+        (graphssl.load_dataset("citations-mini"), "is about nodes"),
+    ):
+        with pytest.raises(graphssl.UserError, match=words):
+            wrong.training()
+
+
+@pytest.mark.parametrize("even", [True, False])
+def test_costly_items_are_cut_once(monkeypatch, even):
+    g = torch.Generator().manual_seed(0)
+    clouds = [torch.randn(20 if even else 20 + i % 3, 3, generator=g) for i in range(40)]
+    cut = []
+    plain = PointGroups.__call__
+
+    def call(self, values):
+        if not isinstance(values, list):  # those come one by one
+            cut.append((self, len(values)))
+        return plain(self, values)
+
+    monkeypatch.setattr(PointGroups, "__call__", call)
+    values = torch.stack(clouds) if even else clouds
+    fields = {"name": "clouds", "y": torch.arange(40) % 2, "splits": halves(40)}
+    data = Dataset.of_items(Items("points", values), PointGroups(6, 4, "knn2"), **fields)
+    run = graphssl.pretrain(data, "mae", epochs=2, **{**SMALL, "batch_size": 8})
+    run.evaluate(protocol="graph-knn")
+    run.evaluate(data, "graph-knn")  # the given data are cut as the run says, too
+    run.finetune(data, epochs=2).test(data)
+    counts = [sum(count for tokenizer, count in cut if tokenizer == one) for one in {tokenizer for tokenizer, _ in cut}]
+    assert len(counts) == 2  # the data set's own way, to know its sizes, and the run's
+    assert max(counts) <= 41
+    assert torch.equal(
+        run.embed(), run.embed(Dataset.of_items(Items("points", values), run.plan.tokenizer, name="new"))
+    )
+
+
 def test_batch_size_says_how_many_items_a_step_takes():
     few = graphssl.pretrain(pictures(40), "mae", epochs=1, **{**SMALL, "batch_size": 10})
     assert few.history["step"] == [4]
@@ -88,7 +168,7 @@ def test_finetuning_learns_and_is_tested_on_the_test_rows(run):
     assert report.score > 80
     assert report.protocols == ("finetune",)
     assert report.rows[0].name == "mae, finetuned"
-    assert "60 labels (100 %) of the split 'halves'" in report.rows[0].notes[0]
+    assert "60 labels (100 %) of the split 'halves' to train and 30 to choose the epoch" in report.rows[0].notes[0]
     assert "finetune" in str(report)
     assert graphssl.Report.from_json(json.loads(json.dumps(report.to_json()))) == report
 

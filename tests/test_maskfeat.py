@@ -12,7 +12,7 @@ from graphssl.data.dataset import Dataset
 from graphssl.encoder import Encoder
 from graphssl.errors import UserError
 from graphssl.graph import Graph
-from graphssl.masks import Uniform
+from graphssl.masks import Near, Uniform
 from graphssl.methods import MaskFeat
 from graphssl.methods.maskfeat import surroundings
 from graphssl.ops import dense
@@ -217,6 +217,8 @@ def test_the_recipe_chooses_what_fits():
     assert made.method.target == HOG(Patches(8, "none"))
     assert made.method.predict.out_features == 27
     assert made.method.masker == Uniform(0.4)
+    assert plan(images, masker="near").method.masker == Near(0.4)
+    assert plan(images, warmup=0.0).schedule(0.5) == pytest.approx(0.5)  # the rate falls all the same
     assert plan(images, augment="weak").alter is not None
     assert plan(images, masker="block").tokenizer == Patches(4)  # which needs edges
     videos = plan(spec_of("videos", (4, 1, 8, 8), Tubelets(2, 4)))

@@ -168,8 +168,8 @@ def test_the_loss_is_the_same_for_points_in_another_order():
     assert one["content"].item() == pytest.approx(other["content"].item(), rel=1e-5)
 
 
-def test_a_block_hides_groups_side_by_side():
-    dataset, made = plan(clouds(2, 200), masker="block", mask=0.4, groups=40)
+def test_groups_around_one_are_hidden_side_by_side():
+    dataset, made = plan(clouds(2, 200), masker="near", mask=0.4, groups=40)
     batch = dataset.tokenize(made.tokenizer).batch([0, 1])
     hidden = made.method.masker(batch, generator())
     assert hidden.view(2, 40).sum(1).tolist() == [16, 16]

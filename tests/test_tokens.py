@@ -314,8 +314,8 @@ def test_items_that_a_ragged_set_cannot_cut_are_refused_when_read():
         (Items("images", draws(1, 3, 96, 96)), Patches(6)),
         (Items("images", draws(2, 1, 7, 7)), Patches(1)),
         (Items("images", [draws(1, 8, 12), draws(1, 16, 8)]), Patches(2)),
-        (Items("videos", draws(2, 6, 1, 16, 16)), Tubelets(2, 2)),
-        (Items("videos", [draws(6, 1, 16, 16), draws(5, 1, 16, 16)]), Tubelets(1, 2)),
+        (Items("videos", draws(2, 6, 1, 16, 16)), Tubelets(2, 4)),
+        (Items("videos", [draws(6, 1, 16, 16), draws(5, 1, 16, 16)]), Tubelets(1, 4)),
         (Items("voxels", draws(1, 30, 30, 30)), Cubes(5)),
         (Items("voxels", draws(1, 9, 30, 30)), Cubes(3)),
         (Items("points", draws(2, 100, 3)), PointGroups(32, 16)),
@@ -346,6 +346,14 @@ def test_sequences_round_trip_up_to_place_and_size(frames):
     for value, back in zip(values, tokenizer.back(graph, graph.x), strict=True):
         moved = value - value[0].mean(0)
         torch.testing.assert_close(back, moved / moved.square().mean().sqrt(), rtol=1e-4, atol=1e-5)
+
+
+def test_sequences_may_keep_their_size():
+    values = torch.randn(2, 8, 5, 3, generator=generator()) + 7
+    tokenizer = Joints(BODY, steps=None, scale=False)
+    for value, back in zip(values, tokenizer.back(graph := tokenizer(values), graph.x), strict=True):
+        torch.testing.assert_close(back, value - value[0].mean(0))
+    assert from_json(json.loads(json.dumps(to_json(tokenizer)))) == tokenizer
 
 
 def test_frames_beyond_the_last_step_are_dropped():
@@ -409,6 +417,21 @@ def test_skeletons_by_name():
     assert (named_skeleton("kinect-v1"), named_skeleton("msr-action3d")) == (KINECT, MSR)
     with pytest.raises(UserError, match="kinect-v1"):
         named_skeleton("kinect")
+
+
+def test_items_name_their_skeleton():
+    twenty, five = draws(2, 9, 20, 3), draws(2, 9, 5, 3)
+    assert default_tokenizer(Items("skeletons", twenty, skeleton="kinect-v1")) == Joints(KINECT.bones)
+    assert default_tokenizer(Items("skeletons", five, skeleton=[list(bone) for bone in BODY])) == Joints(BODY)
+    for wrong, words in (
+        ("kinect", "did you mean 'kinect-v1'"),
+        ("kinect-v1", "has 20 joints, but the sequences have 5; give its bones"),
+        ([(0, 1, 2)], "bones as pairs of joints"),
+        (7, "bones as pairs of joints"),
+        ([(0, 5)], "bone to joint 5, but the sequences have joints 0 to 4"),
+    ):
+        with pytest.raises(UserError, match=words):
+            Dataset.of_items(Items("skeletons", five, skeleton=wrong), name="data")
 
 
 def test_limbs_are_chains_up_to_the_first_fork():
@@ -497,5 +520,13 @@ def test_flat_sequences_have_sixteen_frames_about_their_middle():
     flat = Items("skeletons", values).flat()
     assert flat.shape == (2, 16 * 15)
     frames = flat.view(2, 16, 5, 3)
-    torch.testing.assert_close(frames.mean(2), torch.zeros(2, 16, 3), rtol=0, atol=1e-6)
-    torch.testing.assert_close(frames[0], (values[0] - values[0].mean(1, keepdim=True))[::2])  # every second frame
+    torch.testing.assert_close(frames[:, 0].mean(1), torch.zeros(2, 3), rtol=0, atol=1e-6)
+    torch.testing.assert_close(frames[0], (values[0] - values[0][0].mean(0))[::2])  # every second frame
+
+
+def test_flat_paths_are_not_constant():
+    paths = draws(3, 8, 1, 2)
+    flat = Items("skeletons", paths).flat().view(3, 16, 2)
+    assert torch.equal(flat[:, 0], torch.zeros(3, 2))
+    torch.testing.assert_close(flat[:, -1], (paths[:, -1] - paths[:, 0])[:, 0])
+    assert (flat.flatten(1).std(0)[2:] > 0).all()

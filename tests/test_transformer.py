@@ -94,27 +94,30 @@ def seen(reach: Transformer, graph: Graph, node: int) -> set[int]:
 
 
 def distances(graph: Graph, start: int) -> dict[int, int]:
-    """Edges on the shortest path from ``start`` to each node that has one, by breadth-first search."""
+    """Edges on the shortest path to ``start`` from each node that has one, by breadth-first search against them."""
     pairs = graph.edge_index.T.tolist()
-    near = {n: {t for s, t in pairs if s == n} | {s for s, t in pairs if t == n} for n in range(graph.num_nodes)}
+    near = {n: {s for s, t in pairs if t == n} for n in range(graph.num_nodes)}
     away, front = {start: 0}, [start]
     while front:
         front = [n for m in front for n in near[m] if n not in away and not away.update({n: away[m] + 1})]
     return away
 
 
+@pytest.mark.parametrize("directed", [False, True])
 @pytest.mark.parametrize("hops", [1, 2, 4])
-def test_a_node_sees_exactly_its_k_hop_neighbourhood(hops):
-    graph = random_graph(40, 3, edges_per_node=0.8)
+def test_a_node_sees_exactly_its_k_hop_neighbourhood(hops, directed):
+    graph = random_graph(40, 3, edges_per_node=0.8 + directed, directed=directed)
     torch.manual_seed(0)
-    one = Transformer(F, 16, 1, 4, attention="sparse", embed=Embed(F, 16), pattern=Reach(hops)).eval()
+    one = backbone("sparse-transformer", F, [16], hops=hops).eval()
     for node in range(0, 40, 5):
         away = distances(graph, node)
         assert seen(one, graph, node) == {n for n, d in away.items() if d <= hops}
 
 
 @pytest.mark.parametrize(("hops", "dilation"), [(1, 1), (3, 1), (1, 2), (2, 3), (9, 2)])
-@pytest.mark.parametrize("kind", ["citation", "star", "molecules", "odd", "no-edges", "patches", "skeleton"])
+@pytest.mark.parametrize(
+    "kind", ["citation", "directed", "star", "molecules", "odd", "no-edges", "patches", "skeleton"]
+)
 def test_reach_is_that_of_breadth_first_search(kind, hops, dilation):
     graph = KINDS[kind]()
     csr = Reach(hops, dilation)(graph)
@@ -215,8 +218,10 @@ def test_learned_places_are_whole_numbers_within_their_extent():
     some = body(position="learned")
     grid = KINDS["patches"]()
     assert not torch.allclose(some(grid, grid.x), some(grid.replace(pos=grid.pos + 1), grid.x))
-    for wrong in (grid.pos + 64, grid.pos - 1):
-        with pytest.raises(UserError, match="position='sincos'"):
+    for wrong, place in ((grid.pos + 64, "64"), (grid.pos - 1, "-1"), (grid.pos / 4, "0.25"), (grid.pos - 0.5, "-0.5")):
+        with pytest.raises(
+            UserError, match=f"stands at {place}, .*whole numbers from 0 to 63; choose position='sincos'"
+        ):
             some(grid.replace(pos=wrong), grid.x)
 
 

@@ -42,10 +42,11 @@ class Learned(nn.Module):
     def forward(self, pos: Tensor) -> Tensor:
         """[N, axes] to [N, dim]."""
         place = pos.long()
-        if place.numel() and not 0 <= int(place.min()) <= int(place.max()) < self.extent:
+        wrong = (place != pos) | (place < 0) | (place >= self.extent)
+        if wrong.any():
             raise UserError(
-                f"a token stands at {int(place.max())}, and positions are learned from 0 to {self.extent - 1}; choose "
-                "position='sincos'"
+                f"a token stands at {float(pos[wrong][0]):g}, and positions are learned of whole numbers from 0 to "
+                f"{self.extent - 1}; choose position='sincos', or 'mlp' for places in space"
             )
         return sum((table[p] for table, p in zip(self.table, place.T, strict=True)), torch.zeros((), device=pos.device))
 

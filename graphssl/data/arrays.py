@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ from graphssl.data.given import read_labels
 from graphssl.data.splits import Split, default_graph_splits
 from graphssl.errors import UserError, unknown
 from graphssl.tokens import KINDS, Items, Tokenizer
+from graphssl.tokens.skeletons import SKELETONS
 
 AXES = {
     "images": "C, H, W", "videos": "T, C, H, W", "points": "P, 3 (+C)", "voxels": "D, H, W", "skeletons": "T, J, d",
@@ -32,11 +34,11 @@ def items_of(values: Any, kind: str | None = None) -> Items:
     [C, H, W] is an image, [T, C, H, W] a video, [P, 3 to 9] a point cloud, and [T, J, 2 to 4], with one J of 64 at
     most, a skeleton sequence. UserError for what is unclear: ``Items(kind, values)`` says it.
 
-    Images, videos and voxel grids stay bytes (0 to 255) where they are; booleans, and zeros and ones alone, become the
-    bytes 0 and 255. All else becomes float32.
+    Images, videos and voxel grids stay bytes (0 to 255) where they are; booleans, and other whole numbers that are all
+    0 or 1, become the bytes 0 and 255. All else becomes float32.
     """
     if isinstance(values, Items):
-        return _checked(values.kind, values.values)
+        return _checked(values.kind, values.values, values.skeleton)
     if kind is not None:
         return _checked(kind, values)
     if is_array(values):
@@ -49,8 +51,17 @@ def item_set(
     items: Items, y: Any = None, name: str = "data", tokenizer: Tokenizer | None = None, *,
     splits: dict[str, tuple[Split, ...]] | None = None, classes: tuple[str, ...] = (), **fields: Any,
 ) -> Dataset:  # fmt: skip
-    """A graph set of checked ``items`` with the labels ``y`` [B] or none, split at random where no splits are given."""
+    """A graph set of checked ``items`` with the labels ``y`` [B] or none, split at random where no splits are given.
+
+    Warns of skeletons without bones.
+    """
     labels, names = read_labels(y, len(items), "items")
+    if items.kind == "skeletons" and tokenizer is None and items.skeleton is None and items.shape[1] != 1:
+        warnings.warn(
+            "no bones given; joints are joined through time only; name a skeleton: graphssl.Items('skeletons', "
+            f"sequences, skeleton=...), one of {', '.join(SKELETONS)} or bones as pairs of joints",
+            stacklevel=2,
+        )
     return Dataset.of_items(
         items, tokenizer, name=name, y=labels, classes=classes or names, splits=splits or default_graph_splits(labels),
         **fields,
@@ -197,18 +208,20 @@ def _refuse(array: Any, what: str) -> None:
         raise UserError(f"{what} holds complex numbers; split them into real and imaginary channels")
 
 
-def _checked(kind: str, values: Any) -> Items:
+def _checked(kind: str, values: Any, skeleton: Any = None) -> Items:
     if kind not in KINDS:
         raise unknown("kind of items", str(kind), KINDS)
+    if skeleton is not None and kind != "skeletons":
+        raise UserError(f"a skeleton says which joints are linked, and {kind} have none; leave it out")
     if len(values) == 0:
         raise UserError(f"there are no {kind}; give at least one")
     if is_array(values):
         array = _shaped(kind, values, f"the array of {kind}", batch=True)
-        return Items(kind, _numbers(kind, [array], [f"the array of {kind}"])[0])
+        return Items(kind, _numbers(kind, [array], [f"the array of {kind}"])[0], skeleton)
     names = [f"item {i} of the {kind}" for i in range(len(values))]
     parts = [_shaped(kind, _array(value), name, batch=False) for value, name in zip(values, names, strict=True)]
     tensors = _numbers(kind, parts, names)
-    return Items(kind, torch.stack(tensors) if len({part.shape for part in tensors}) == 1 else tensors)
+    return Items(kind, torch.stack(tensors) if len({part.shape for part in tensors}) == 1 else tensors, skeleton)
 
 
 def _shaped(kind: str, array: Any, what: str, batch: bool) -> Tensor | np.ndarray:
@@ -237,14 +250,16 @@ def _numbers(kind: str, arrays: list[Tensor | np.ndarray], names: list[str]) -> 
             f"{names[whole.index(True)]} holds whole numbers and {names[whole.index(False)]} others; give all {kind} "
             "as bytes, or all as floats"
         )
-    if min(int(array.min()) for array in arrays) >= 0 and max(int(array.max()) for array in arrays) == 1:
-        return [torch.from_numpy(np.asarray(array, np.uint8) * np.uint8(255)) for array in arrays]
     for array, name in zip(arrays, names, strict=True):
-        if array.dtype not in (np.uint8, np.bool_):
+        if array.dtype not in (np.uint8, np.bool_) and not 0 <= int(array.min()) <= int(array.max()) <= 1:
             raise UserError(
                 f"{name} holds {array.dtype}; give bytes, array.astype('uint8'), for values 0 to 255, or floats"
             )
-    return [torch.from_numpy(np.array(array, np.uint8, order="C")) for array in arrays]
+    whites = [1 if array.dtype == np.uint8 else 255 for array in arrays]
+    return [
+        torch.from_numpy(np.multiply(array, white, order="C", dtype=np.uint8, casting="unsafe"))
+        for array, white in zip(arrays, whites, strict=True)
+    ]
 
 
 def _floats(array: Tensor | np.ndarray, name: str) -> Tensor:

@@ -44,8 +44,10 @@ def to_dataset(data: Any, *, name: str = "data", x_name: Any = None, y_name: str
 
     Images, videos, point clouds, voxel grids and skeleton sequences become a set of items: an array, a list of arrays
     of one or several shapes, a torch ``Dataset`` of arrays or Pillow images, with labels as (array, labels) or as pairs
-    in the list, or ``Items``, which say their kind. ``graphssl.data.items_of`` tells how an array's kind is found. So
-    does a folder of images or videos, whose sub-folders are classes (``graphssl.data.read_folder`` resizes them).
+    in the list, or ``Items``, which say their kind and, of skeletons, the bones: ``Items("skeletons", sequences,
+    skeleton="kinect-v1")``, without which joints are joined through time only. ``graphssl.data.items_of`` tells how an
+    array's kind is found. So does a folder of images or videos, whose sub-folders are classes
+    (``graphssl.data.read_folder`` resizes them).
 
     Labels, masks and names come along. Integer labels are classes, renumbered from 0 with ``classes`` as their names;
     negative ones mean "no label". Masks (``train_mask``, ``val_mask``, ``test_mask``, [N] or [N, repeats]) and index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from typing import Any
@@ -25,14 +25,24 @@ class Graphs(Sequence[Graph]):
     """A list of Graphs made when asked for: ``make(i)`` builds the i-th of ``count``.
 
     Each is made once and kept, so that a source which draws anew at each reading gives the same Graph ever after.
+    ``several`` builds those at many places at once, which going through all of them then does.
     """
 
-    def __init__(self, count: int, make: Callable[[int], Graph]):
-        self.make = make
+    def __init__(
+        self, count: int, make: Callable[[int], Graph], several: Callable[[Sequence[int]], list[Graph]] | None = None
+    ):
+        self.make, self.several = make, several
         self.made: list[Graph | None] = [None] * count
 
     def __len__(self) -> int:
         return len(self.made)
+
+    def __iter__(self) -> Iterator[Graph]:
+        if self.several is not None:
+            count, several = len(self), self.several
+            self.made = [graph for a in range(0, count, 256) for graph in several(range(a, min(a + 256, count)))]
+            self.several = None
+        return (self[i] for i in range(len(self)))
 
     def __getitem__(self, index):  # type: ignore[override]
         place = range(len(self))[index]  # counts from the end and raises as a list does
@@ -67,6 +77,7 @@ class Dataset:
     tokenizer: Tokenizer | None = None  # what makes graphs of the items
     from_degrees: bool = False  # x is one-hot degrees, to be made anew where edges are held out
     known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
+    notes: tuple[str, ...] = ()  # what reports say beside figures on it
     raw: Any = None  # the items as they came in
 
     @classmethod
@@ -74,7 +85,11 @@ class Dataset:
         """A graph set whose graphs are the ``items``' tokens; without a ``tokenizer`` by the one that suits them."""
         cutter = tokenizer or default_tokenizer(items)
         cutter.width(items.shape)
-        graphs = Graphs(len(items), lambda i: cutter(items.take([i])))
+
+        def cut(places: Sequence[int]) -> list[Graph]:
+            return cutter(items.take(places)).parts()
+
+        graphs = items.remember(cutter, lambda: Graphs(len(items), lambda i: cut([i])[0], cut))
         return cls(task="graph", graphs=graphs, items=items, tokenizer=cutter, **fields)
 
     def tokenize(self, tokenizer: Tokenizer) -> Dataset:
@@ -210,6 +225,35 @@ class Dataset:
             with_val = with_val.replace(x=graph.x)  # what the encoder was pretrained on
         nodes = self.replace(name=f"{self.name}/link", graphs=[graph], raw=None)
         return nodes.replace(task="link", y=None, splits={"link": (split,)}, with_val=with_val, nodes=nodes, classes=())
+
+    def training(self) -> Dataset:
+        """The graphs or items that the default split does not test on: to pretrain on, and be evaluated on the whole.
+
+        They keep their order, labels and names, and have no splits. UserError where there is no default split of a
+        graph set, or it is repeated, so that several parts test.
+        """
+        if self.task != "graph":
+            raise UserError(f"data set {self.name!r} is about {self.task}s; only a set of graphs can leave some out")
+        splits = next(iter(self.splits.values()), ())
+        if len(splits) != 1:
+            raise UserError(
+                f"data set {self.name!r} has {len(splits) or 'no'} test parts, not one; choose a split: "
+                "dataset.replace(splits={'mine': (split,)}).training()"
+            )
+        keep = torch.ones(len(self.graphs), dtype=torch.bool)
+        keep[splits[0].test] = False
+        places = keep.nonzero().flatten().tolist()
+        fields: dict[str, Any] = {
+            "name": f"{self.name}/training", "y": None if self.y is None else self.y[places], "classes": self.classes,
+            "item_names": None if self.item_names is None else tuple(self.item_names[i] for i in places),
+            "metric": self.metric, "notes": self.notes,
+        }  # fmt: skip
+        if self.items is not None:
+            values = self.items.values
+            some = values[places] if isinstance(values, Tensor) else [values[i] for i in places]
+            return Dataset.of_items(replace(self.items, values=some), self.tokenizer, **fields)
+        graphs = [self.graphs[i] for i in places]
+        return Dataset(graphs=graphs, task="graph", from_degrees=self.from_degrees, **fields)
 
     def as_nodes(self) -> Dataset:
         """This node set, or that of a link set's graph: its ``nodes``, or, where there are none, one without labels."""

@@ -73,6 +73,8 @@ def _items(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
     pointer = POINTERS.get(key, "")
     if pointer in arrays:
         values = np.split(values, _pointer(arrays, pointer, len(values), key)[1:-1])
+    if key == "voxels" and values.dtype == np.uint8 and values.size and values.max() == 1:
+        values = values.astype(bool)  # full or empty, as the whole file says
     items = items_of(values, ITEMS[key])
     B = len(items)
     y, classes = _labels(arrays, B, "items")

@@ -110,7 +110,7 @@ def _usps(name: str, arrays: Arrays) -> Dataset:
 def _modelnet(name: str, arrays: Arrays) -> Dataset:
     _need(arrays, "train_voxels_packed", "test_voxels_packed")
     train, test = (
-        np.unpackbits(arrays[f"{part}_voxels_packed"], axis=1)[:, : 30**3].reshape(-1, 30, 30, 30)
+        np.unpackbits(arrays[f"{part}_voxels_packed"], axis=1)[:, : 30**3].reshape(-1, 30, 30, 30).astype(bool)
         for part in ("train", "test")
     )
     return _train_test(name, "voxels", arrays, train, test, MODELNET10)
@@ -129,7 +129,8 @@ def _meshes(name: str, arrays: Arrays) -> Dataset:
     train, chosen = arrays["is_train"].repeat(CLOUDS), np.tile(np.arange(CLOUDS) < CHOOSING, len(arrays["y"]))
     cut = Split(*(torch.from_numpy(np.flatnonzero(part)) for part in (train & ~chosen, train & chosen, ~train)))
     items = items_of(np.stack(clouds), "points")
-    return item_set(items, y, name, splits={"official": (cut,)}, classes=_classes(arrays))
+    note = "validation clouds are of the meshes that train: choices made on them tell little of other meshes"
+    return item_set(items, y, name, splits={"official": (cut,)}, classes=_classes(arrays), notes=(note,))
 
 
 def surface_points(triangles: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
@@ -215,7 +216,7 @@ def _paths(name: str, arrays: Arrays) -> Dataset:
         splits.append(_by_subject(~test, chosen & ~test))
     y, classes = future(windows)
     items = items_of(windows[:, :OBSERVED, None], "skeletons")
-    tokenizer = Joints(steps=None)
+    tokenizer = Joints(steps=None, scale=False)  # in metres, as the classes are
     return item_set(
         items, y, name, tokenizer, splits={"leave-one-scene-out": tuple(splits)}, classes=classes,
         raw=torch.from_numpy(windows),

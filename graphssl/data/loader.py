@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from graphssl.data.dataset import Alter, Dataset
 from graphssl.graph import Graph
@@ -47,11 +48,8 @@ class Batches:
         self.per_epoch = -(-self.count // batch_size)
         self._epoch, self._order = -1, np.empty(0, int)
         self.kept: list[Graph] | None = None
-        if dataset.items is None:
+        if dataset.tokenizer is None or (dataset.tokenizer.costly and alter is None):
             self.kept = [transform(graph) for graph in dataset.graphs]
-        elif dataset.tokenizer is not None and dataset.tokenizer.costly and alter is None:
-            places = [range(a, min(a + 256, self.count)) for a in range(0, self.count, 256)]
-            self.kept = [transform(graph) for some in places for graph in dataset.batch(some).parts()]
 
     def __call__(self, step: int) -> Graph:
         epoch, place = divmod(step, self.per_epoch)
@@ -60,7 +58,8 @@ class Batches:
         chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size].repeat(self.views)
         if self.alter is None:
             return self.of(chosen.tolist())
-        drawn = np.random.SeedSequence([self.seed, step]).generate_state(1, np.uint64)[0]
+        # one word more than in ``train.generator_for``, and not 0, as zeros at the end make no difference
+        drawn = np.random.SeedSequence([self.seed, step, 0, 1]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(drawn >> np.uint64(1)))
         return self.transform(self.dataset.batch(chosen.tolist(), self.alter, generator)).to(self.device)
 
@@ -77,13 +76,18 @@ class Batches:
 
     def largest(self) -> tuple[int, int]:
         """Nodes and edges of the largest batch that could be drawn."""
-        count = self.batch_size * self.views
-        if self.kept is None:  # cut anew: of one size, mostly
-            some = self.of(range(min(64, self.count)))
-            return max(some.sizes) * count, some.num_edges * count // some.num_graphs
-        nodes = sorted((graph.num_nodes for graph in self.kept), reverse=True)[:count]
-        edges = sorted((graph.num_edges for graph in self.kept), reverse=True)[:count]
-        return sum(nodes), sum(edges)
+        count = min(self.batch_size, self.count)
+        if self.kept is None and self.dataset.items is not None:  # the more numbers an item has, the more tokens
+            values = self.dataset.items.values
+            order = list(range(self.count))
+            if not isinstance(values, Tensor):
+                order.sort(key=lambda i: values[i].numel(), reverse=True)
+            most = self.of(order[:count])
+            return most.num_nodes * self.views, most.num_edges * self.views
+        kept = self.kept or []
+        nodes = sorted((graph.num_nodes for graph in kept), reverse=True)[:count]
+        edges = sorted((graph.num_edges for graph in kept), reverse=True)[:count]
+        return sum(nodes) * self.views, sum(edges) * self.views
 
     def in_order(self) -> Iterator[Graph]:
         """All graphs once, in their own order."""

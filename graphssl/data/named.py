@@ -33,9 +33,12 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     """
     key = _known(name)
     if key.endswith(LINK):
-        return load_dataset(key.removesuffix(LINK), root).link()
+        one = key.removesuffix(LINK)
+        if _holds_many(one, search_path(root)):  # which may take long to read
+            raise UserError(f"data set {one!r} is about graphs; only a set of one graph has a link set")
+        return load_dataset(one, root).link()
     places = search_path(root)
-    path = next((found[key] for place in places if key in (found := _files(place))), None)
+    path = _path_of(key, places)
     if path is not None:
         known = key in KNOWN and _normal(path.stem) == KNOWN[key][0]
         return (read_known(key, path) if known else read_npz(path, key)).replace(known=True)
@@ -116,6 +119,18 @@ def _files(place: Path) -> dict[str, Path]:
         for path in sorted((place / folder).glob("*.npz")):
             found.setdefault(_known(path.stem), path)
     return found
+
+
+def _path_of(key: str, places: list[Path]) -> Path | None:
+    return next((found[key] for place in places if key in (found := _files(place))), None)
+
+
+def _holds_many(key: str, places: list[Path]) -> bool:
+    """Whether the set of that name is of many graphs or items, as far as that shows without reading it."""
+    path = _path_of(key, places)
+    if path is not None:
+        return key in KNOWN or _is_graph_set(path)
+    return key in MADE or key in download.TU or key in download.OGB_GRAPHS
 
 
 def _is_graph_set(path: Path) -> bool:

@@ -10,58 +10,48 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from graphssl import ops
 from graphssl.backbones import CrossBlock, Side
 from graphssl.backbones.positions import positions_of
 from graphssl.encoder import Encoder
 from graphssl.graph import Graph
-from graphssl.losses import mean_square, normalize_rows
-from graphssl.masks import Masker, Ramp, Uniform, at, lowest_in, share
-from graphssl.methods.base import Method
+from graphssl.losses import mean_square
+from graphssl.masks import Masker, Ramp, Uniform, lowest_in, share
+from graphssl.methods.masked import Masked, put_back, target
 
 MOST = Uniform(0.75)
 
 
-class CrossMAE(Method):
+class CrossMAE(Masked):
     """Encodes the visible nodes only, and decodes a share ``decoded`` of the hidden ones, each by itself, from these.
 
     ``blocks`` are the decoder: hidden nodes read the visible ones of their graph and not one another, and block by
-    block another learned sum of the encoder's layers, which are all as wide as the encoder's codes. ``position`` maps
-    ``graph.pos`` to the decoder's width; None: hidden nodes of a graph are all alike. ``dim`` is the width of the
-    content, ``normalize`` as in MAE. A ``masker`` that is a ``Ramp`` goes with the progress of training.
+    block another learned sum of the encoder's layers, which are all as wide as the encoder's codes; of a transformer
+    the last of these is normed, the reference's is not. ``position`` maps ``graph.pos`` to the decoder's width; None:
+    hidden nodes of a graph are all alike. ``dim`` is the width of the content, ``normalize`` as in MAE.
     """
-
-    progress: Tensor | None  # how much of training is done, kept with the weights; None: no masker asks
 
     def __init__(
         self, encoder: Encoder, blocks: list[CrossBlock], dim: int, position: nn.Module | None = None,
         masker: Masker | Ramp = MOST, decoded: float = 1 / 3, normalize: bool = True,
         loss: Callable[[Tensor, Tensor], Tensor] = mean_square,
     ):  # fmt: skip
-        super().__init__()
+        super().__init__(masker)
         layers, width = len(encoder.backbone.widths), blocks[0].dim
         if set(encoder.backbone.widths) != {encoder.dim}:
             raise ValueError(
                 f"the decoder sums the encoder's layers, whose widths are {encoder.backbone.widths} and whose codes "
                 f"have {encoder.dim}; give them one width and read the last"
             )
-        self.register_buffer("progress", torch.zeros(()) if isinstance(masker, Ramp) else None)
-        self.encoder, self.masker, self.decoded, self.normalize, self.loss = encoder, masker, decoded, normalize, loss
+        self.encoder, self.decoded, self.normalize, self.loss = encoder, decoded, normalize, loss
         self.mix = nn.Parameter(torch.randn(len(blocks), layers) / layers**0.5)
         self.mask_token = nn.Parameter(torch.empty(width).normal_(std=0.02))
         self.position, self.blocks = position, nn.ModuleList(blocks)
         self.norm, self.read = nn.LayerNorm(width), nn.Linear(width, dim)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
-        hidden = at(self.masker, 0.0 if self.progress is None else float(self.progress))(graph, generator)
+        hidden = self.hide(graph, generator)
         asked = self._some(graph, hidden, generator)
-        content = ops.dense(graph.x[asked])
-        said = self._decode(graph, ~hidden, asked)
-        return {"content": self.loss(said, normalize_rows(content) if self.normalize else content)}
-
-    def after_step(self, progress: float) -> None:
-        if self.progress is not None:
-            self.progress.fill_(progress)
+        return {"content": self.loss(self._decode(graph, ~hidden, asked), target(graph, asked, self.normalize))}
 
     def _some(self, graph: Graph, hidden: Tensor, generator: Generator | None) -> Tensor:
         """The share of the ``hidden`` nodes that is decoded, and one at least, [N]."""
@@ -86,12 +76,5 @@ class CrossMAE(Method):
 
     def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Which nodes were hidden [N], and the content [N, dim] with what was decoded in their place."""
-        hidden = at(self.masker, 1.0)(graph, generator)
-        content = ops.dense(graph.x).clone()
-        said = self._decode(graph, ~hidden, hidden).to(content.dtype)
-        if self.normalize:  # the mean and deviation were no part of the task
-            true = content[hidden]
-            deviation = (true.var(-1, keepdim=True, correction=min(1, true.size(-1) - 1)) + 1e-6).sqrt()
-            said = said * deviation + true.mean(-1, keepdim=True)
-        content[hidden] = said
-        return hidden, content
+        hidden = self.hide(graph, generator, 1.0)
+        return hidden, put_back(graph, hidden, self._decode(graph, ~hidden, hidden), self.normalize)

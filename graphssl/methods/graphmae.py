@@ -15,53 +15,58 @@ from graphssl.backbones import Backbone
 from graphssl.encoder import Encoder
 from graphssl.graph import Graph
 from graphssl.losses import scaled_cosine
-from graphssl.masks import Edges, Masker, Ramp, Uniform, at
-from graphssl.methods.base import Method
+from graphssl.masks import Edges, Masker, Ramp, Uniform
+from graphssl.methods.masked import Masked, put_back, scaled_back
 
 HALF = Uniform(0.5)
 Loss = Callable[[Tensor, Tensor | ops.Rows], Tensor]  # of rows [M, F] and their content, which may be sparse
 
 
-class GraphMAE(Method):
+class GraphMAE(Masked):
     """Covers the content of some nodes, encodes the graph, covers the same codes again and decodes the content.
 
     ``replace`` is the share of the hidden nodes that show another node's content in place of the mask token. ``remask``
     zeroes the hidden nodes' codes before the decoder: sensible where the decoder sees neighbours, not for an MLP.
-    ``drop_edges`` leaves that share of the edges out of what the encoder sees; self-loops stay. A ``masker`` that is a
-    ``Ramp`` goes with the progress of training. ``shared_dropout`` gives all mask tokens of a step one dropout mask, so
-    that they stay one row and cost one; the reference draws one for each.
+    ``drop_edges`` leaves that share of the edges out of what the encoder sees; self-loops stay. ``shared_dropout``
+    gives all mask tokens of a step one dropout mask, so that they stay one row and cost one; the reference draws one
+    for each.
     """
-
-    progress: Tensor | None  # how much of training is done, kept with the weights; None: no masker asks
 
     def __init__(
         self, encoder: Encoder, decoder: Backbone, masker: Masker | Ramp = HALF, replace: float = 0.0,
         remask: bool = True, shared_dropout: bool = False, drop_edges: float = 0.0, loss: Loss = scaled_cosine,
     ):  # fmt: skip
-        super().__init__()
+        super().__init__(masker)
         self.dropper = Edges(drop_edges, directed=True) if drop_edges else None
-        self.register_buffer("progress", torch.zeros(()) if isinstance(masker, Ramp) else None)
         self.encoder, self.decoder, self.loss = encoder, decoder, loss
-        self.masker, self.replace, self.remask, self.shared_dropout = masker, replace, remask, shared_dropout
+        self.replace, self.remask, self.shared_dropout = replace, remask, shared_dropout
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim_in))
         self.bridge = nn.Linear(encoder.dim, decoder.dim_in, bias=False)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
-        hidden = at(self.masker, 0.0 if self.progress is None else float(self.progress))(graph, generator)
+        hidden = self.hide(graph, generator)
         covered = self._cover(graph, hidden, generator)
         if self.dropper is not None:
             covered = covered.keep_edges(~self.dropper(graph, generator))
+        return {"content": self.loss(self._decode(graph, covered, hidden), graph.x[hidden])}
+
+    def _decode(self, graph: Graph, covered: Graph, hidden: Tensor) -> Tensor:
+        """What the decoder says of the ``hidden`` nodes, [M, F], from the graph with these ``covered``."""
         if self.remask:  # zero rows stay zero under the bridge, so only the others are encoded to the end and cross it
             shown = self.bridge(self.encoder(covered, rows=~hidden))
             codes = shown.new_zeros(len(hidden), shown.size(1)).index_put_((~hidden,), shown)
         else:
             codes = self.bridge(self.encoder(covered))
-        content = self.decoder(graph, codes, rows=hidden)
-        return {"content": self.loss(content, graph.x[hidden])}
+        return self.decoder(graph, codes, rows=hidden)
 
-    def after_step(self, progress: float) -> None:
-        if self.progress is not None:
-            self.progress.fill_(progress)
+    def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Which nodes were hidden [N], all under the mask token, and the content [N, F] with what was decoded for it.
+
+        The cosine error tells directions only: then what was decoded has the length of the content itself.
+        """
+        hidden = self.hide(graph, generator, 1.0)
+        said = self._decode(graph, graph.replace(x=ops.cover(graph.x, hidden, self.mask_token)), hidden)
+        return hidden, put_back(graph, hidden, scaled_back(graph, hidden, said, self.loss))
 
     def _cover(self, graph: Graph, hidden: Tensor, generator: Generator | None) -> Graph:
         """The graph with most hidden nodes under the mask token and a share ``replace`` under other nodes' content."""

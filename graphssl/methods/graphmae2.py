@@ -17,6 +17,7 @@ from graphssl.losses import scaled_cosine
 from graphssl.masks import Masker, Uniform
 from graphssl.methods.base import Method
 from graphssl.methods.graphmae import Loss
+from graphssl.methods.masked import put_back, scaled_back
 from graphssl.teacher import Teacher
 
 HALF = Uniform(0.5)
@@ -53,16 +54,30 @@ class GraphMAE2(Method):
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.masker(graph, generator)
         codes = self.encoder(graph.replace(x=ops.cover(graph.x, hidden, self.mask_token[0])))
-        shown, content = self.bridge(codes), graph.x[hidden]
-        losses = []
-        for _ in range(self.views):
-            again = hidden if self.remasker is None else self.remasker(graph, generator)
-            token = shown.new_zeros(1) if self.code_token is None else self.code_token
-            covered = torch.where(again[:, None], token, shown)
-            losses.append(self.loss(self.decoder(graph, covered, rows=hidden), content))
+        said, content = self._decode(graph, codes, hidden, generator), graph.x[hidden]
+        losses = [self.loss(view, content) for view in said]
         # of all nodes, as main_full_batch.py passes them
         latent = scaled_cosine(self.predict(self.project(codes)), self.teacher_project(self.teacher(graph)), 1.0)
         return {"content": torch.stack(losses).sum(), "latent": self.weight * latent}
+
+    def _decode(self, graph: Graph, codes: Tensor, hidden: Tensor, generator: Generator | None) -> list[Tensor]:
+        """What the decoder says of the ``hidden`` nodes, [M, F], each time from codes covered anew."""
+        shown, said = self.bridge(codes), []
+        for _ in range(self.views):
+            again = hidden if self.remasker is None else self.remasker(graph, generator)
+            token = shown.new_zeros(1) if self.code_token is None else self.code_token
+            said.append(self.decoder(graph, torch.where(again[:, None], token, shown), rows=hidden))
+        return said
+
+    def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Which nodes were hidden [N], and the content [N, F] with what was decoded for it, a mean over the views.
+
+        The cosine error tells directions only: then what was decoded has the length of the content itself.
+        """
+        hidden = self.masker(graph, generator)
+        codes = self.encoder(graph.replace(x=ops.cover(graph.x, hidden, self.mask_token[0])))
+        said = torch.stack(self._decode(graph, codes, hidden, generator)).mean(0)
+        return hidden, put_back(graph, hidden, scaled_back(graph, hidden, said, self.loss))
 
     def after_step(self, progress: float) -> None:
         self.teacher.follow(self.encoder, self.momentum)

@@ -17,7 +17,7 @@ from graphssl.graph import Graph
 from graphssl.losses import full_precision, mean_square
 from graphssl.masks import lowest_in, share
 from graphssl.methods.base import Method
-from graphssl.methods.mae import fill, put_back, target
+from graphssl.methods.masked import fill, put_back, target
 from graphssl.teacher import Teacher
 
 
@@ -29,7 +29,8 @@ class HPM(Method):
     ``ratio`` that is hidden of each graph, a share that grows from 0 to ``hardest`` with the progress of training are
     the nodes with the highest numbers, the others are random. ``momentum`` is the teacher's at first and rises until a
     tenth is left of what it lacks of 1: 0.999 to 0.9999, which the reference reaches at epoch 100. ``dim`` is the width
-    of the content and ``normalize`` as in MAE. Memory grows with the square of a graph's hidden nodes.
+    of the content and ``normalize`` as in MAE. Memory grows with the square of a graph's hidden nodes. Its masks are
+    guided by its own loss, so ``propose`` makes them here: a masker knows of no teacher.
     """
 
     progress: Tensor  # how much of training is done, kept with the weights
@@ -57,12 +58,16 @@ class HPM(Method):
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.propose(graph, generator)
-        tokens = fill(self.bridge(self.encoder(graph.keep_nodes(~hidden))), hidden, self.mask_token)
+        tokens = self._tokens(graph, hidden)
         said, true = self.read(self.decoder(graph, tokens, rows=hidden)), target(graph, hidden, self.normalize)
         rated = self.rate(self.predictor(graph, tokens, rows=hidden)).squeeze(1)
         error = (said.detach() - true).square().mean(1)
         order = ranking(rated, error, Side.of(graph.batch[hidden], graph.num_graphs))
         return {"content": mean_square(said, true), "order": order}
+
+    def _tokens(self, graph: Graph, hidden: Tensor) -> Tensor:
+        """What both decoders read, [N, D]: codes of the visible nodes and the mask token for the others."""
+        return fill(self.bridge(self.encoder(graph.keep_nodes(~hidden))), hidden, self.mask_token)
 
     def propose(self, graph: Graph, generator: Generator | None = None) -> Tensor:
         """True [N] where a node is to be hidden at this point of training."""
@@ -85,8 +90,8 @@ class HPM(Method):
     def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Which nodes were hidden [N], and the content [N, dim] with what was decoded in their place."""
         hidden = self.propose(graph, generator)
-        tokens = fill(self.bridge(self.encoder(graph.keep_nodes(~hidden))), hidden, self.mask_token)
-        return hidden, put_back(graph, hidden, self.read(self.decoder(graph, tokens, rows=hidden)), self.normalize)
+        said = self.read(self.decoder(graph, self._tokens(graph, hidden), rows=hidden))
+        return hidden, put_back(graph, hidden, said, self.normalize)
 
 
 def _parts(graph: Graph) -> tuple[Tensor, Tensor]:

@@ -17,8 +17,8 @@ from graphssl.encoder import Encoder, pool
 from graphssl.graph import Graph
 from graphssl.heads import glorot
 from graphssl.losses import full_precision
-from graphssl.masks import Masker, Ramp, Uniform, at
-from graphssl.methods.base import Method
+from graphssl.masks import Masker, Ramp, Uniform
+from graphssl.methods.masked import Masked
 from graphssl.teacher import Teacher, cosine
 
 MOST = Uniform(0.9)
@@ -37,25 +37,22 @@ class Reader(nn.Module):
         return self.cross(h + self.attention(self.norm(h), own), memory, query, key)
 
 
-class LatentMIM(Method):
+class LatentMIM(Masked):
     """Predicts a slow teacher's codes of the hidden nodes, each to be told from the others of its graph.
 
     The encoder sees the visible nodes. A hidden node starts as a mask token, its place, and the visible codes weighted
     by how alike places are; ``blocks`` make it a prediction. The teacher follows encoder and projection with a momentum
     that rises from ``momentum`` to 1. It sees the hidden nodes only, or, if ``whole``, all. ``position`` maps
     ``graph.pos`` to the blocks' width: without places hidden nodes would all be predicted alike. ``inner`` is the width
-    within the projection, an MLP of three layers. A ``masker`` that is a ``Ramp`` goes with the progress of training.
+    within the projection, an MLP of three layers.
     """
-
-    progress: Tensor | None  # how much of training is done, kept with the weights; None: no masker asks
 
     def __init__(
         self, encoder: Encoder, blocks: list[Reader], position: nn.Module, masker: Masker | Ramp = MOST,
         inner: int = 256, tau: float = 0.2, momentum: float = 0.99, whole: bool = False,
     ):  # fmt: skip
-        super().__init__()
-        self.register_buffer("progress", torch.zeros(()) if isinstance(masker, Ramp) else None)
-        self.encoder, self.position, self.masker = encoder, position, masker
+        super().__init__(masker)
+        self.encoder, self.position = encoder, position
         self.tau, self.momentum, self.whole, width = tau, momentum, whole, blocks[0].dim
         self.project, self.bridge = projection(encoder.dim, inner), nn.Linear(encoder.dim, width)
         self.mask_token, self.blocks = nn.Parameter(torch.zeros(width)), nn.ModuleList(blocks)
@@ -63,7 +60,7 @@ class LatentMIM(Method):
         self.teacher, self.teacher_project = Teacher(encoder), Teacher(self.project)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
-        hidden = at(self.masker, 0.0 if self.progress is None else float(self.progress))(graph, generator)
+        hidden = self.hide(graph, generator)
         visible, covered = graph.keep_nodes(~hidden), graph.keep_nodes(hidden)
         codes = self.teacher(graph, rows=hidden) if self.whole else self.teacher(covered)
         contrast = infonce_within(self.predicted(visible, covered), self.teacher_project(codes), covered, self.tau)
@@ -81,8 +78,7 @@ class LatentMIM(Method):
         return self.predict(self.norm(h))
 
     def after_step(self, progress: float) -> None:
-        if self.progress is not None:
-            self.progress.fill_(progress)
+        super().after_step(progress)
         momentum = cosine(self.momentum, 1.0, progress)
         self.teacher.follow(self.encoder, momentum)
         self.teacher_project.follow(self.project, momentum)

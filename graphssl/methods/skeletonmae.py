@@ -8,7 +8,6 @@ from __future__ import annotations
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from graphssl import ops
@@ -19,6 +18,7 @@ from graphssl.heads import EdgeMLP
 from graphssl.losses import edge_bce, mean_square, scaled_cosine
 from graphssl.masks import Edges, Masker, Uniform
 from graphssl.methods.base import Method
+from graphssl.methods.masked import put_back, scaled_back
 from graphssl.methods.pairs import absent_pairs
 
 JOINTS, BONES = Uniform(0.5), Edges(0.2)
@@ -38,18 +38,18 @@ class SkeletonMAE(Method):
     ):  # fmt: skip
         super().__init__()
         self.encoder, self.decoder, self.scorer = encoder, decoder, scorer
-        self.masker, self.cutter, self.alpha, self.beta = masker, cutter, alpha, beta
+        self.masker, self.cutter, self.beta = masker, cutter, beta
+        self.loss = mean_square if alpha is None else partial(scaled_cosine, alpha=alpha)
         self.mask_token = nn.Parameter(torch.zeros(encoder.dim_in))
         self.bridge = nn.Linear(encoder.dim, decoder.dim_in, bias=False)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden, cut = self.masker(graph, generator), self.cutter(graph, generator)
         codes = self._encode(graph, hidden, cut)
-        loss = mean_square if self.alpha is None else partial(scaled_cosine, alpha=self.alpha)
         pairs = graph.edge_index[:, cut]
         others = absent_pairs(graph, pairs.size(1), generator=generator)
         return {
-            "content": loss(self._decode(graph, codes, hidden), graph.x[hidden]),
+            "content": self.loss(self._decode(graph, codes, hidden), graph.x[hidden]),
             "edges": self.beta * edge_bce(self.scorer(codes, pairs)[:, 0], self.scorer(codes, others)[:, 0]),
         }  # fmt: skip
 
@@ -70,9 +70,6 @@ class SkeletonMAE(Method):
 
         The cosine error tells directions only: then what was decoded has the length of the content itself.
         """
-        hidden, content = self.masker(graph, generator), ops.dense(graph.x).clone()
+        hidden = self.masker(graph, generator)
         said = self._decode(graph, self._encode(graph, hidden, self.cutter(graph, generator)), hidden)
-        if self.alpha is not None:
-            said = F.normalize(said, dim=1) * content[hidden].norm(dim=1, keepdim=True)
-        content[hidden] = said
-        return hidden, content
+        return hidden, put_back(graph, hidden, scaled_back(graph, hidden, said, self.loss))

@@ -229,60 +229,30 @@ COUNT = "1 or more", lambda v: v >= 1
 POSITIVE = "above 0", lambda v: v > 0
 NOT_NEGATIVE = "0 or more", lambda v: v >= 0
 WHOLE_SHARE = "from 0 to 1", lambda v: 0 <= v <= 1
+SOME_SHARE = "above 0 and up to 1", lambda v: 0 < v <= 1
+RATE = "above 0 and below 1e38", lambda v: 0 < v < 1e38
 
 # what the settings of any recipe may be, by name
 RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
-    **dict.fromkeys(
-        (
-            "width",
-            "inner",
-            "hidden",
-            "layers",
-            "heads",
-            "batch_size",
-            "views",
-            "patience",
-            "decoder_layers",
-            "decoder_width",
-            "patch",
-            "frames",
-            "projection",
-            "dilation",
-        ),
-        COUNT,
-    ),
+    **dict.fromkeys((
+        "width", "inner", "hidden", "layers", "heads", "batch_size", "views", "patience", "decoder_layers",
+        "decoder_width", "patch", "frames", "steps", "projection", "dilation", "groups", "neighbours", "hops", "walks",
+        "content_nodes", "negative_nodes", "samples",
+    ), COUNT),
     **dict.fromkeys(("clip", "tau", "alpha", "temperature"), POSITIVE),
-    "lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
-    **dict.fromkeys(
-        (
-            "dropout",
-            "attention_dropout",
-            "decoder_dropout",
-            "edges_1",
-            "edges_2",
-            "features_1",
-            "features_2",
-            "features",
-            "warmup",
-            "discrete",
-            "drop_edges",
-            "ratio",
-        ),
-        SHARE,
-    ),
+    **dict.fromkeys((
+        "dropout", "attention_dropout", "decoder_dropout", "edges_1", "edges_2", "features_1", "features_2",
+        "features", "warmup", "discrete", "drop_edges", "ratio",
+    ), SHARE),
     "edges": (SHARE[0], lambda v: isinstance(v, str) or SHARE[1](v)),  # a share, or how tokens are joined
     **dict.fromkeys(("replace", "momentum", "hardest"), WHOLE_SHARE),
-    **dict.fromkeys(
-        ("mask", "mask_end", "remask", "kept", "decoded", "cut", "labels"),
-        ("above 0 and up to 1", lambda v: 0 < v <= 1),
-    ),
-    **dict.fromkeys(("beta", "gamma", "clusters", "global_nodes"), NOT_NEGATIVE),
-    **dict.fromkeys(("groups", "neighbours", "hops", "walks", "content_nodes", "negative_nodes", "samples"), COUNT),
-    "warmup_lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
-    "head_lr": ("above 0 and below 1e38", lambda v: 0 < v < 1e38),
-    **dict.fromkeys(("weight_decay", "seed", "degree", "latent", "weight", "eta"), NOT_NEGATIVE),
+    **dict.fromkeys(("mask", "mask_end", "remask", "kept", "decoded", "cut", "labels"), SOME_SHARE),
+    **dict.fromkeys(("lr", "warmup_lr", "head_lr"), RATE),
+    **dict.fromkeys((
+        "beta", "gamma", "clusters", "global_nodes", "weight_decay", "seed", "degree", "latent", "weight", "eta",
+    ), NOT_NEGATIVE),
     "epochs": ("0 (untrained) or more", lambda v: v >= 0),
-}
+}  # fmt: skip
 
 
 def check(key: str, value: Any, hint: Any) -> Any:
@@ -312,11 +282,28 @@ def _say(hint: Any) -> str:
 
 
 def adam(
-    lr: float, weight_decay: float, decoupled: bool = False, betas: tuple[float, float] = (0.9, 0.999)
-) -> Callable[[Iterable[nn.Parameter]], Optimizer]:
-    """Adam with L2 weight decay, or AdamW, as a function of the parameters."""
+    lr: float, weight_decay: float, decoupled: bool = False, betas: tuple[float, float] = (0.9, 0.999),
+    spare: nn.Module | None = None,
+) -> Callable[[Iterable[nn.Parameter]], Optimizer]:  # fmt: skip
+    """Adam with L2 weight decay, or AdamW, as a function of the parameters.
+
+    Of the method ``spare`` only weights of linear maps and their like decay, in the first of two groups: neither
+    biases and norms, as in MAE's reference, nor tokens, tables of positions and whatever else has no matrix for inputs.
+    """
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
-    return lambda parameters: kind(parameters, lr=lr, weight_decay=weight_decay, betas=betas)
+
+    def make(parameters: Iterable[nn.Parameter]) -> Optimizer:
+        if spare is None:
+            return kind(parameters, lr=lr, weight_decay=weight_decay, betas=betas)
+        spared = {p for name, p in spare.named_parameters() if p.ndim < 2 or "weight" not in name.rsplit(".")[-1]}
+        groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
+        for parameter in parameters:
+            groups[parameter in spared].append(parameter)
+        decays = zip(groups, (weight_decay, 0.0), strict=True)
+        some = [{"params": group, "weight_decay": decay} for group, decay in decays if group]
+        return kind(some, lr=lr, betas=betas, fused=True)  # models this small spend a fifth of a step in it otherwise
+
+    return make
 
 
 def cosine_decay(progress: float) -> float:
@@ -324,8 +311,8 @@ def cosine_decay(progress: float) -> float:
     return (1 + math.cos(math.pi * progress)) / 2
 
 
-def warmed_up(share: float):
-    """A linear rise to 1 over the first ``share`` of training, then half a cosine to 0, as the reference."""
+def warmed_up(share: float) -> Callable[[float], float]:
+    """A linear rise to 1 over the first ``share`` of training, which may be 0, then half a cosine to 0."""
     return lambda p: p / share if p < share else cosine_decay((p - share) / (1 - share))
 
 

@@ -8,7 +8,7 @@ from graphssl.augment import Drop
 from graphssl.data import Transform
 from graphssl.encoder import Encoder
 from graphssl.methods import BGRL
-from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe, warmed_up
+from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, recipe, warmed_up
 from graphssl.recipes.cutting import placed
 
 README = "GraphMAE README, public split; THUDM/GraphMAE#4: attention layers of width 4096 and 1024 to 8192"
@@ -53,6 +53,6 @@ def bgrl(
     return Plan(
         method=BGRL(Encoder(body, pool=pool), hidden, views, momentum),
         optimizer=adam(lr, weight_decay, decoupled=True), epochs=epochs,
-        schedule=warmed_up(warmup) if warmup else cosine_decay, batch_size=batch_size, clip=clip,
+        schedule=warmed_up(warmup), batch_size=batch_size, clip=clip,
         transform=Transform(row_normalize=spec.sparse),
     )  # fmt: skip

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from graphssl.errors import UserError
-from graphssl.recipes.base import Spec
-from graphssl.tokens import Tokenizer, from_json
+from torch import nn
 
-FIELDS = {"patch": "size", "frames": "frames", "groups": "groups", "neighbours": "neighbours", "edges": "edges"}
+from graphssl.backbones import Backbone
+from graphssl.data.dataset import Alter
+from graphssl.errors import UserError
+from graphssl.recipes.base import Spec, backbone_of
+from graphssl.tokens import Tokenizer, alter_for, from_json
+
+FIELDS = {
+    "patch": "size", "frames": "frames", "steps": "steps", "groups": "groups", "neighbours": "neighbours",
+    "edges": "edges",
+}  # fmt: skip
 
 
 def tokenizer_for(spec: Spec, edges: str | None = None, **given: Any) -> Tokenizer | None:
@@ -52,3 +59,38 @@ def position_of(spec: Spec, position: str | None) -> str:
 def placed(spec: Spec) -> dict[str, Any]:
     """What ``backbone_of`` is to be told of where nodes stand, for transformers."""
     return {"axes": spec.axes, "position": position_of(spec, None)}
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How raw items are altered and cut as a recipe's settings say, and the backbone that reads the pieces."""
+
+    tokenizer: Tokenizer | None  # None: graphs, which are not cut
+    alter: Alter | None  # what training does to items before
+    dim: int  # width of a node's content
+    position: str  # how places are read
+    body: Backbone
+
+
+def cut_for(
+    spec: Spec, encoder: str | nn.Module, width: int, layers: int, *, pool: str, augment: str = "none",
+    edges: str | None = None, joined: bool = False, position: str | None = None, patch: int | None = None,
+    frames: int | None = None, steps: int | None = None, groups: int | None = None, neighbours: int | None = None,
+    **options: Any,
+) -> Cut:  # fmt: skip
+    """``spec``'s items altered, cut and read as a recipe's settings say; ``options`` are those of ``backbone``.
+
+    ``edges`` says how tokens are joined, by default not at all for a "transformer", unless ``joined`` says that
+    something else looks at edges. UserError for settings that this kind of data has not.
+    """
+    if edges is not None and "edges" not in (spec.tokens or {}):
+        raise UserError(f"edges is no setting for {spec.kind}, which come with theirs; leave it out")
+    bare = "none" if encoder == "transformer" and not joined else None
+    tokenizer = tokenizer_for(
+        spec, edges or bare, patch=patch, frames=frames, steps=steps, groups=groups, neighbours=neighbours
+    )
+    dim, where = width_of(spec, tokenizer), position_of(spec, position)
+    body = backbone_of(
+        encoder, dim, [width] * layers, axes=spec.axes, position=where, extra=int(pool == "class"), **options
+    )
+    return Cut(tokenizer, alter_for(spec.kind, augment), dim, where, body)

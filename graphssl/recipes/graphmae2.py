@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import nn
 
 from graphssl.backbones import backbone
@@ -64,7 +66,7 @@ def graphmae2(
     )  # fmt: skip
     method = GraphMAE2(
         Encoder(body, pool=pool), writer, Uniform(mask), Uniform(remask) if random else None, views, latent, momentum,
-        loss=lambda a, b: scaled_cosine(a, b, alpha),
+        loss=partial(scaled_cosine, alpha=alpha),
     )  # fmt: skip
     return Plan(
         method=method, optimizer=adam(lr, weight_decay), epochs=epochs, schedule=cosine_decay if decay else None,

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from torch import nn
 
 from graphssl.encoder import Encoder
 from graphssl.errors import unknown
-from graphssl.masks import Block, Masker, Uniform
 from graphssl.methods import MaskFeat
 from graphssl.methods.maskfeat import surroundings
-from graphssl.recipes.base import Plan, Spec, adam, backbone_of, recipe, warmed_up
-from graphssl.recipes.cutting import position_of, tokenizer_for, width_of
-from graphssl.tokens import HOG, alter_for
+from graphssl.recipes.base import Plan, Spec, adam, recipe, warmed_up
+from graphssl.recipes.cutting import cut_for
+from graphssl.recipes.hiding import masker_named
+from graphssl.tokens import HOG
 
 TARGETS = ("hog", "surroundings")
-MASKERS: dict[str, Callable[[float], Masker]] = {"uniform": Uniform, "block": Block}
 PIXELS = ("images", "videos")
 
 
 @recipe("maskfeat")
 def maskfeat(
     spec: Spec, *, patch: int | None = None, frames: int | None = None, groups: int | None = None,
-    neighbours: int | None = None, target: str | None = None, encoder: str | nn.Module | None = None, width: int = 96,
-    layers: int = 3, heads: int = 4, dropout: float = 0.0, position: str | None = None, pool: str = "mean",
-    mask: float = 0.4, masker: str = "uniform", augment: str = "none", lr: float = 1e-3, weight_decay: float = 0.05,
-    warmup: float = 0.1, epochs: int = 200, batch_size: int = 128, clip: float | None = None,
+    neighbours: int | None = None, augment: str = "none", target: str | None = None,
+    encoder: str | nn.Module | None = None, width: int = 96, layers: int = 3, heads: int = 4, dropout: float = 0.0,
+    position: str | None = None, pool: str = "mean", masker: str = "uniform", mask: float = 0.4, lr: float = 1e-3,
+    weight_decay: float = 0.05, warmup: float = 0.1, epochs: int = 200, batch_size: int = 128,
+    clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Prediction of local descriptors of hidden nodes: of HOG for images and videos, of their surroundings else.
 
@@ -34,35 +32,29 @@ def maskfeat(
     cell has 8 x 8 pixels where the patch is a multiple of that, else the patch's size. Other data has the mean and
     deviation of the content about a node and its degree. The share of hidden nodes, decay, warm-up and optimizer are
     those of the reference's ViT-B run, which hides blocks, crops images to half or more, and bounds the gradient's norm
-    by 0.02 (``clip``); width, depth and learning rate are for small images on a CPU.
+    by 0.02 (``clip``); width, depth and learning rate are for small images on a CPU. What is measured of it stands in
+    benchmarks/results/quality.md.
 
     ``patch``, ``frames``, ``groups`` and ``neighbours`` say how raw items are cut. ``target`` is "hog" or
     "surroundings", None what fits. ``encoder`` None is a transformer among all tokens of raw items, and along the edges
-    of graphs. ``masker`` is "uniform" or "block" (connected by edges). ``augment`` is "none", "weak" or "strong", for
-    raw items. ``warmup`` is the share of training in which the learning rate rises.
+    of graphs. ``mask`` is the share of hidden nodes, ``masker`` which ones, as in ``mae`` save "disjoint"; ``augment``
+    as there. ``warmup`` is the share of training in which the learning rate rises.
     """
-    if masker not in MASKERS:
-        raise unknown("masker of maskfeat", masker, MASKERS)
     goal = target or ("hog" if spec.kind in PIXELS else "surroundings")
     if goal not in TARGETS:
         raise unknown("target of maskfeat", goal, TARGETS)
-    name = encoder or ("sparse-transformer" if spec.tokens is None else "transformer")
-    no_edges = name == "transformer" and goal == "hog" and masker == "uniform"  # nothing looks at them
-    tokenizer = tokenizer_for(
-        spec, "none" if no_edges else None, patch=patch, frames=frames, groups=groups, neighbours=neighbours
-    )
-    dim = width_of(spec, tokenizer)
-    described = HOG(tokenizer) if goal == "hog" else surroundings
-    body = backbone_of(
-        name, dim, [width] * layers, heads=heads, dropout=dropout, axes=spec.axes, position=position_of(spec, position),
-        extra=int(pool == "class"),
+    cut = cut_for(
+        spec, encoder or ("sparse-transformer" if spec.tokens is None else "transformer"), width, layers, pool=pool,
+        augment=augment, joined=goal != "hog" or masker == "block", position=position, patch=patch, frames=frames,
+        groups=groups, neighbours=neighbours, heads=heads, dropout=dropout,
     )  # fmt: skip
+    described = HOG(cut.tokenizer) if goal == "hog" else surroundings
     method = MaskFeat(
-        Encoder(body, pool=pool), described,
-        described.width(spec.shape) if isinstance(described, HOG) else 2 * dim + 1, MASKERS[masker](mask),
+        Encoder(cut.body, pool=pool), described,
+        described.width(spec.shape) if isinstance(described, HOG) else 2 * cut.dim + 1,
+        masker_named(masker, mask, spec, cut.tokenizer),
     )  # fmt: skip
     return Plan(
-        method=method, optimizer=adam(lr, weight_decay, decoupled=True), epochs=epochs,
-        schedule=warmed_up(warmup) if warmup else None, batch_size=batch_size, clip=clip, tokenizer=tokenizer,
-        alter=alter_for(spec.kind, augment),
+        method=method, optimizer=adam(lr, weight_decay, decoupled=True, spare=method), epochs=epochs,
+        schedule=warmed_up(warmup), batch_size=batch_size, clip=clip, tokenizer=cut.tokenizer, alter=cut.alter,
     )  # fmt: skip

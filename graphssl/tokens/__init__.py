@@ -20,6 +20,7 @@ from graphssl.tokens.items import KINDS as KINDS
 from graphssl.tokens.items import Items as Items
 from graphssl.tokens.points import PointGroups as PointGroups
 from graphssl.tokens.skeletons import Joints as Joints
+from graphssl.tokens.skeletons import bones_of
 
 
 class Tokenizer(Protocol):
@@ -64,7 +65,7 @@ def default_tokenizer(items: Items) -> Tokenizer:
     UserError where nothing cuts them all into a number of pieces that could be worked with.
     """
     if items.kind == "skeletons":
-        return Joints()
+        return Joints(bones_of(items.skeleton, items.shape[1]))
     if items.kind == "points":
         least = min(_sides(items, 0))
         return PointGroups(min(32, least), min(16, least))
@@ -72,7 +73,7 @@ def default_tokenizer(items: Items) -> Tokenizer:
         return Cubes(side_of(_sides(items, 0, 1, 2), 6))
     if items.kind == "images":
         return Patches(side_of(_sides(items, 1, 2)))
-    return Tubelets(2 if all(frames % 2 == 0 for frames in _sides(items, 0)) else 1, side_of(_sides(items, 2, 3)))
+    return Tubelets(2 if all(frames % 2 == 0 for frames in _sides(items, 0)) else 1, side_of(_sides(items, 2, 3), 4))
 
 
 def _sides(items: Items, *axes: int) -> set[int]:

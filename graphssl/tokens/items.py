@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -20,11 +21,14 @@ class Items:
     """B images [C, H, W], videos [T, C, H, W], point clouds [P, 3 (+C)], voxel grids [D, H, W] or skeletons [T, J, d].
 
     ``values`` is one tensor [B, ...], or one tensor an item where their shapes differ. They are kept as they came in,
-    so that images of bytes take a byte a pixel; ``numbers`` turns them into floats.
+    so that images of bytes take a byte a pixel; ``numbers`` turns them into floats. ``skeleton`` says which joints of
+    skeletons are linked: a name ("kinect-v1", "msr-action3d", "stick-figure") or bones as pairs of joints.
     """
 
     kind: str
     values: Tensor | Sequence[Tensor]
+    skeleton: str | Sequence[tuple[int, int]] | None = None
+    _known: dict[Any, Any] = field(default_factory=dict, init=False)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -40,6 +44,12 @@ class Items:
         shapes = zip(*(value.shape for value in self.values), strict=True)
         return tuple(sizes[0] if len(set(sizes)) == 1 else None for sizes in shapes)
 
+    def remember(self, key: Any, make: Callable[[], Any]) -> Any:
+        """``make()``, computed once for these items: their graphs by one tokenizer and the like."""
+        if key not in self._known:
+            self._known[key] = make()
+        return self._known[key]
+
     def take(self, indices: Sequence[int] | Tensor) -> Tensor | list[Tensor]:
         """The items at ``indices``: [b, ...], or a list where shapes differ."""
         indices = torch.as_tensor(indices)
@@ -52,8 +62,8 @@ class Items:
         """A row of numbers an item, [B, D], as which probes see raw input.
 
         Images, videos and voxels are laid flat; where they differ in size they are brought to sides of 32 and 16
-        frames first. A skeleton sequence is brought to 16 frames, each less the middle of its joints. Of a point cloud,
-        scaled to a unit cube, it is the share of its points in each cell of an 8 x 8 x 8 grid.
+        frames first. A skeleton sequence is brought to 16 frames, less the middle of the joints in its first one. Of a
+        point cloud, scaled to a unit cube, it is the share of its points in each cell of an 8 x 8 x 8 grid.
         """
         if isinstance(self.values, Tensor) and self.kind not in ("points", "skeletons"):
             return numbers(self.values).flatten(1)
@@ -72,8 +82,8 @@ def _resized(values: Tensor, *sides: int) -> Tensor:
 
 
 def _resampled(frames: Tensor) -> Tensor:
-    """[T, J, d] to 16 frames laid flat, each less the middle of its joints."""
-    frames = (frames - frames.mean(1, keepdim=True)).flatten(1)
+    """[T, J, d] to 16 frames laid flat, less the middle of the first one's joints."""
+    frames = (frames - frames[0].mean(0)).flatten(1)
     return F.interpolate(frames.T[None], size=FRAMES, mode="linear", align_corners=True)[0].T.flatten()
 
 

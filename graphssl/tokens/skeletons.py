@@ -92,15 +92,16 @@ class Joints:
     """Skeleton sequences [B, T, J, d] to graphs of a token for each joint and step of ``frames`` frames.
 
     A token's content is the joint's ``frames`` places, laid flat, each less the middle of all joints in the sequence's
-    first frame and divided by the sequence's size (the root of the mean square of places so taken); ``pos`` is (step,
-    joint). Edges join the ends of ``bones`` within a step, and the same joint one step before and after. ``steps``
-    brings sequences to that many steps first, by linear interpolation; None keeps their length, and frames beyond the
-    last full step are dropped.
+    first frame and, with ``scale``, divided by the sequence's size (the root of the mean square of places so taken);
+    ``pos`` is (step, joint). Edges join the ends of ``bones`` within a step, and the same joint one step before and
+    after. ``steps`` brings sequences to that many steps first, by linear interpolation; None keeps their length, and
+    frames beyond the last full step are dropped.
     """
 
     bones: tuple[tuple[int, int], ...] = ()
     frames: int = 1
     steps: int | None = 16
+    scale: bool = True
     kind: ClassVar[str] = "skeletons"
     costly: ClassVar[bool] = True
 
@@ -138,8 +139,8 @@ class Joints:
             moved = F.interpolate(places.flatten(2).transpose(1, 2), size=total, mode="linear", align_corners=True)
             places = moved.transpose(1, 2).unflatten(2, (J, d))
         places = places - places[:, :1].mean(2, keepdim=True)
-        size = places.square().mean((1, 2, 3), keepdim=True).sqrt()
-        places = places / size.clamp(min=1e-12)
+        if self.scale:
+            places = places / places.square().mean((1, 2, 3), keepdim=True).sqrt().clamp(min=1e-12)
         S = places.size(1) // self.frames
         steps = places[:, : S * self.frames].unflatten(1, (S, self.frames)).transpose(2, 3)  # [B, S, J, frames, d]
         pos = torch.cartesian_prod(torch.arange(S, device=device), torch.arange(J, device=device))
@@ -176,3 +177,27 @@ def named_skeleton(name: str) -> Skeleton:
     if name not in SKELETONS:
         raise unknown("skeleton", name, SKELETONS)
     return SKELETONS[name]
+
+
+def bones_of(skeleton: str | Sequence[tuple[int, int]] | None, joints: int | None) -> tuple[tuple[int, int], ...]:
+    """The bones of a ``skeleton``, a name or pairs of joints, for sequences of ``joints`` joints; none of None.
+
+    UserError for an unknown name, a named skeleton of another number of joints, and what is no pairs.
+    """
+    if skeleton is None:
+        return ()
+    if isinstance(skeleton, str):
+        named = named_skeleton(skeleton)
+        if joints not in (None, len(named.joints)):
+            raise UserError(
+                f"the skeleton {skeleton!r} has {len(named.joints)} joints, but the sequences have {joints}; give its "
+                "bones as pairs of joints, skeleton=[(0, 1), (1, 2)]"
+            )
+        return named.bones
+    try:
+        return tuple((int(a), int(b)) for a, b in skeleton)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"the skeleton is {skeleton!r}; give a name ({', '.join(SKELETONS)}) or bones as pairs of joints, "
+            "skeleton=[(0, 1), (1, 2)]"
+        ) from error

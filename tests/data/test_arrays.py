@@ -9,6 +9,7 @@ from graphssl import Items, UserError
 from graphssl.data import items_of, read_folder, to_dataset
 from graphssl.data.given import read_labels
 from graphssl.pretrained import fingerprint
+from graphssl.tokens.skeletons import MSR
 
 RNG = np.random.default_rng(0)
 FLOATS = RNG.random((6, 5, 40, 40)).astype(np.float32)
@@ -42,6 +43,7 @@ KINDS = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:no bones given")
 @pytest.mark.parametrize("case", KINDS)
 def test_what_is_taken_for_what(case):
     given, kind, shape, dtype = KINDS[case]
@@ -119,11 +121,33 @@ def test_the_ways_out_lead_out():
     assert to_dataset(Items("voxels", images(2, 1, 8, 8, 8)[:, 0])).items.shape == (8, 8, 8)
 
 
-def test_zeros_and_ones_are_black_and_white():
-    for given in (FLOATS[:, :1] > 0.5, (FLOATS[:, :1] > 0.5).astype(np.uint8), (FLOATS[:, :1] > 0.5).astype(int)):
+def test_booleans_and_wide_zeros_and_ones_are_black_and_white():
+    full = FLOATS[:, :1] > 0.5
+    for given in (full, full.astype(int), full.astype(np.int8), torch.from_numpy(full), [full[0], full[1].astype(int)]):
         assert to_dataset(given).items.values.unique().tolist() == [0, 255]
-    dark = [np.zeros((1, 8, 8), np.uint8), np.full((1, 8, 8), 2, np.uint8), np.ones((1, 8, 8), np.uint8)]
-    assert [int(value.max()) for value in to_dataset(dark).items.values] == [0, 2, 1]  # judged together
+    assert to_dataset(np.zeros((2, 1, 8, 8), int)).items.values.unique().tolist() == [0]
+
+
+def test_bytes_are_what_they_are_however_dark():
+    full = (FLOATS[:, :1] > 0.5).astype(np.uint8)
+    assert np.array_equal(to_dataset(full).items.values, full)
+    one = to_dataset([full[0], images(1, 40, 40)]).items.values
+    assert np.array_equal(one[0], full[0])
+    assert to_dataset([full[0] > 0, full[1]]).items.values.flatten(1).max(1).values.tolist() == [255, 1]
+
+
+def test_skeletons_keep_their_name_and_are_warned_about_without():
+    given = FLOATS[:, :, :20, :3]
+    dataset = to_dataset(Items("skeletons", given, skeleton="msr-action3d"))
+    assert dataset.tokenizer.bones == MSR.bones
+    assert to_dataset((Items("skeletons", list(given), skeleton=((0, 1),)), [0, 1] * 3)).tokenizer.bones == ((0, 1),)
+    with pytest.warns(
+        UserWarning, match="joints are joined through time only; name a skeleton.*'skeletons'.*kinect-v1"
+    ):
+        to_dataset(list(given[:, :, :19]))
+    to_dataset([given[0, :, :1]] * 3)  # a path has no bones
+    with pytest.raises(UserError, match="images have none; leave it out"):
+        to_dataset(Items("images", given, skeleton="kinect-v1"))
 
 
 def test_items_are_copies():
@@ -180,7 +204,7 @@ def test_fingerprints_tell_values_and_kinds_apart():
     other[3, 4, 5, 6] += 1
     reshaped = given.reshape(4, 5, 7, 6)
     marks = [fingerprint(to_dataset(Items(*one))) for one in (
-        ("images", other), ("images", reshaped), ("voxels", given), ("skeletons", given),
+        ("images", other), ("images", reshaped), ("voxels", given), ("skeletons", given, [(0, 1)]),
     )]  # fmt: skip
     assert len({mark, *marks}) == 5
 
@@ -206,6 +230,8 @@ def test_files_of_items(tmp_path):
     assert list(read(tmp_path, fields()).splits) == ["random-8:1:1"]
     assert read(tmp_path, {"videos": images(2, 4, 1, 8, 8)}).items.kind == "videos"
     assert read(tmp_path, {"voxels": images(2, 8, 8, 8)}).items.kind == "voxels"
+    for full in (images(2, 8, 8, 8) % 2, images(2, 8, 8, 8) > 128):
+        assert np.array_equal(read(tmp_path, {"voxels": full}).items.values, full * np.uint8(255))
     assert read(tmp_path, {"points": FLOATS[:, 0, :, :3]}).items.shape == (40, 3)
     ragged = read(tmp_path, {"points": FLOATS[0, 0, :, :3], "point_ptr": [0, 17, 40]})
     assert [len(value) for value in ragged.items.values] == [17, 23]
