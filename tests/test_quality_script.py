@@ -264,14 +264,15 @@ def test_every_cell_can_be_run(table, cell):
     assert len(given) == len(cell.settings)
     values = {key: parse(recipe, key, text) for key, text in given.items()}
     name, _, linked = cell.dataset.partition("/")
-    task = "link" if linked else {"graph": "graph"}.get(table, "node")
+    task = "link" if linked else ("graph" if table in SETS_OF_GRAPHS else "node")
     spec = graphssl.recipes.Spec(cell.dataset, task, 8, 100, 400, 1, False, True)
     assert recipe.settings(spec, values).items() >= values.items()
     usual = recipe.settings(spec, {})
     assert not values or any(usual[key] != value for key, value in values.items())  # else it is the plain cell again
     assert cell.protocols
     tasks = (task, "node") if linked else (task,)  # a link set's codes are judged by what is known of its nodes, too
-    assert all(get_protocol(protocol).task in tasks for protocol in cell.protocols)
+    assert all(get_protocol(p).task in tasks for p in cell.protocols if p != quality.FINETUNE)
+    assert (cell.labels is None) == (quality.FINETUNE not in cell.protocols)
     assert linked in ("", "link")
     if name in NOT_DOWNLOADED and name not in list_datasets():
         pytest.skip(f"{name} comes as a file, which is not on this machine")
