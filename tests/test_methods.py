@@ -9,6 +9,7 @@ from conftest import EVERY, KINDS, METHODS, ONE_GRAPH, generator, raw
 
 from graphssl.graph import Graph
 from graphssl.ops import Rows, dense
+from graphssl.tokens import HOG
 from graphssl.train import seeded, train
 
 FIRST = {case.recipe: name for name, case in reversed(METHODS.items())}.values()
@@ -42,6 +43,15 @@ def usual(case):
 def losses_of(method, graph, seed=0):
     with seeded(seed):
         return method(graph, generator(seed))
+
+
+def test_recipes_are_told_what_raw_items_are():
+    def made(name, kind):
+        return METHODS[name].make(METHODS[name].given(kind), kind=kind)
+
+    assert isinstance(made("maskfeat", "patches").target, HOG)
+    assert made("simsiam", "tubelets").paired
+    assert METHODS["mae"].given("cubes").x.size(1) == 8
 
 
 @every_pair

@@ -53,7 +53,10 @@ def cells_of(text, start):
 def measured(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quality")
     (folder / "README.md").write_text(f"before {quality.OPEN} tables {quality.CLOSE} after")
-    call(folder, *WORDS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("graphssl.probes.node.EPOCHS", 20)
+        patch.setattr("graphssl.probes.node.DRAWS", 2)
+        call(folder, *WORDS)
     return folder
 
 

@@ -45,30 +45,25 @@ def child(out, epochs, slow):
     return start(CHILD, out, epochs, slow)
 
 
-def assert_ends_well(process):
-    errors = process.communicate()[1]
-    assert process.returncode == 0, errors
-
-
 def assert_same_weights(one, two):
     one, two = load_file(one / store.WEIGHTS), load_file(two / store.WEIGHTS)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[k], two[k]) for k in one)
 
 
-def wait_for(condition, process, seconds=60):
+def wait_for(condition, process, seconds=240):
     end = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end, "waited too long"
+        if time.monotonic() > end:
+            process.kill()
+            pytest.fail(f"waited too long: {process.communicate()[1]}")
         time.sleep(0.02)
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
-    epochs = 60
-    straight = child(tmp_path / "straight", epochs, 0)
-    cut = tmp_path / "cut"
-    process = child(cut, epochs, 0.1)
+    epochs, cut = 60, tmp_path / "cut"
+    process = child(cut, epochs, 0.2)
     wait_for(lambda: (cut / store.CHECKPOINT).exists(), process)
     first = (cut / store.CHECKPOINT).stat().st_mtime_ns
     wait_for(lambda: (cut / store.CHECKPOINT).stat().st_mtime_ns != first, process)
@@ -79,9 +74,8 @@ def test_a_killed_run_goes_on_to_the_same_bits(tmp_path):
     assert 0 < lines < epochs
     with pytest.raises(graphssl.UserError, match="resume=True"):
         graphssl.load(cut)
-    process = child(cut, epochs, 0)
-    assert_ends_well(process)
-    assert_ends_well(straight)
+    for out in (cut, tmp_path / "straight"):
+        graphssl.pretrain("citations-mini", out=out, epochs=epochs, resume=True, **SMALL)
     assert_same_weights(tmp_path / "straight", cut)
     assert [line["epoch"] for line in store.read_metrics(cut)] == list(range(1, epochs + 1))
     losses = [[line["loss"] for line in store.read_metrics(f)] for f in (cut, tmp_path / "straight")]
@@ -99,42 +93,42 @@ def after_step(self, progress):
     time.sleep(float(sys.argv[2]))
     plain(self, progress)
 BGRL.after_step = after_step
-graphssl.pretrain("drugs-mini", "bgrl", out=sys.argv[1], epochs=2, width=8, hidden=8, batch_size=8, resume=True,
-                  progress=False)
+graphssl.pretrain("drugs-mini", "bgrl", out=sys.argv[1], epochs=4, width=8, hidden=8, layers=1, batch_size=32,
+                  encoder="gcn", resume=True, progress=False)
 """
 
 
 def test_a_graph_set_is_stopped_and_killed_within_an_epoch_and_goes_on_to_the_same_bits(tmp_path):
-    straight, cut = start(GRAPHS, tmp_path / "straight", 0), tmp_path / "cut"
-    process = start(GRAPHS, cut, 0.1)
+    cut = tmp_path / "cut"
+    process = start(GRAPHS, cut, 0.2)
     wait_for(lambda: (cut / store.CHECKPOINT).exists(), process)
     process.kill()
     process.communicate()
-    process = start(GRAPHS, cut, 0.1)
+    process = start(GRAPHS, cut, 0.2)
     first = (cut / store.CHECKPOINT).stat().st_mtime_ns
     wait_for(lambda: (cut / store.CHECKPOINT).stat().st_mtime_ns != first, process)
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=60)[1]
+    assert process.returncode != 0
     assert "stopping after this step" in errors
     assert "resume=True" in errors
     header = store.read_tensors(cut / store.CHECKPOINT)[1]
     step = int(header["step"])
-    assert 0 < step < 144
-    assert bool(json.loads(header["partial"])) == bool(step % 72)  # 72 steps are an epoch
-    process = start(GRAPHS, cut, 0)
-    assert_ends_well(process)
-    assert_ends_well(straight)
+    assert 0 < step < 72
+    assert bool(json.loads(header["partial"])) == bool(step % 18)  # 18 steps are an epoch
+    settings = {"epochs": 4, "width": 8, "hidden": 8, "layers": 1, "batch_size": 32, "encoder": "gcn"}
+    for out in (cut, tmp_path / "straight"):
+        graphssl.pretrain("drugs-mini", "bgrl", out=out, resume=True, progress=False, **settings)
     assert_same_weights(tmp_path / "straight", cut)
     losses = [[line["loss"] for line in store.read_metrics(f)] for f in (cut, tmp_path / "straight")]
     assert losses[0] == pytest.approx(losses[1])
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, number):
+def test_a_run_that_is_told_to_end_saves_and_says_how_to_go_on(tmp_path):  # the test above has Ctrl-C
     out = tmp_path / "run"
     process = child(out, 200, 0.05)
     wait_for(lambda: len(store.read_metrics(out)) > 3 if out.exists() else False, process)
-    process.send_signal(number)
+    process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     assert "resume=True" in errors

@@ -60,9 +60,13 @@ def test_info_nce_equals_the_paper_as_loops_and_its_gradients_check(path, small_
     a, b = pair(N)
     torch.testing.assert_close(ops.info_nce(a, b, tau, intra, symmetric), loop(a, b, tau, intra, symmetric))
     assert ops.backend("info_nce") == path
-    if path != "triton" or N == 11:
-        check = gradcheck(lambda a, b: ops.info_nce(a, b, tau, intra, symmetric), (a, b), nondet_tol=0, atol=1e-4)
-        assert check
+    slow = path == "triton"  # its interpreter: one random direction, of several tiles
+    if not slow or N == 11:
+
+        def losses(a, b):
+            return ops.info_nce(a, b, tau, intra, symmetric)
+
+        assert gradcheck(losses, (a, b), nondet_tol=0, atol=1e-4, fast_mode=slow)
     assert ops.backend("info_nce") == path
 
 
@@ -132,7 +136,7 @@ class Largest(TorchDispatchMode):
 @pytest.mark.parametrize("negatives", [None, 50])
 @pytest.mark.parametrize(("intra", "symmetric"), KINDS)
 def test_no_matrix_of_all_pairs_is_ever_made(intra, symmetric, negatives):
-    N, D = 2000, 8
+    N, D = 1000, 8
     a, b = pair(N, D, torch.float)
 
     def step():
@@ -154,13 +158,13 @@ def test_sampled_negatives_are_right_on_average_and_check(small_tiles, intra, sy
     with ops.using("reference"):
         exact = ops.info_nce(a, b, 0.5, intra, False)
     shares = []
-    for seed in range(2000):
+    for seed in range(600):
         with torch.no_grad():
             losses = ops.info_nce(a, b, 0.5, intra, False, negatives=3, generator=g.manual_seed(seed))
         shares.append(losses.exp())
     assert ops.backend("info_nce") == "torch"
     shares = torch.stack(shares)
-    error = shares.std(0) / 2000**0.5
+    error = shares.std(0) / 600**0.5
     assert ((shares.mean(0) - exact.exp()).abs() < 4 * error).all()  # of 11 means, one in 1500 runs is farther off
 
     def sampled(a, b):
@@ -192,7 +196,7 @@ def test_each_anchor_meets_as_many_others_as_asked_and_never_itself(small_tiles,
 
 
 @pytest.mark.parametrize("alpha", [1.0, 2.0, 2.5, 3.0])
-@pytest.mark.parametrize(("M", "D"), [(1, 1), (7, 5), (30, 3), (0, 4)])
+@pytest.mark.parametrize(("M", "D"), [(1, 1), (7, 5), (11, 3), (0, 4)])
 def test_scaled_cosine_is_the_reference_and_its_gradients_check(path, small_tiles, M, D, alpha):
     pred, target = pair(M, D)
     losses = ops.scaled_cosine(pred, target, alpha)
@@ -201,9 +205,13 @@ def test_scaled_cosine_is_the_reference_and_its_gradients_check(path, small_tile
     expected = [(1 - float(F.cosine_similarity(p, t, 0))) ** alpha for p, t in pairs]
     torch.testing.assert_close(losses, torch.tensor(expected, dtype=torch.double), atol=1e-9, rtol=1e-7)
     if M and D > 1:  # in one dimension the cosine is 1 or -1, where rounding decides
-        assert gradcheck(lambda p, t: ops.scaled_cosine(p, t, alpha), (pred, target), nondet_tol=0)
-        assert gradcheck(lambda p: ops.scaled_cosine(p, target.detach(), alpha), (pred,), nondet_tol=0)
-        assert gradcheck(lambda t: ops.scaled_cosine(pred.detach(), t, alpha), (target,), nondet_tol=0)
+        fast = path == "triton"  # its interpreter is slow
+        assert gradcheck(lambda p, t: ops.scaled_cosine(p, t, alpha), (pred, target), nondet_tol=0, fast_mode=fast)
+        weights = torch.linspace(-1, 2, M, dtype=torch.double)
+        both = torch.autograd.grad(ops.scaled_cosine(pred, target, alpha), (pred, target), weights)
+        (one,) = torch.autograd.grad(ops.scaled_cosine(pred, target.detach(), alpha), pred, weights)
+        (two,) = torch.autograd.grad(ops.scaled_cosine(pred.detach(), target, alpha), target, weights)
+        torch.testing.assert_close((one, two), both)
 
 
 def test_half_precision_and_autocast_compute_in_float32(path):

@@ -71,7 +71,8 @@ def test_rare_classes_take_fewer_folds_and_say_so():
         judge(codes_of(y[:42]), graph_set(y[:42]), "graph-svm")
 
 
-def test_graphs_without_a_label_are_left_out_and_said():
+def test_graphs_without_a_label_are_left_out_and_said(monkeypatch):
+    monkeypatch.setattr("graphssl.probes.graph.PENALTIES", (1.0,))
     y = torch.arange(60) % 2
     codes = codes_of(y)
     with_gaps = torch.cat([y, torch.full((4,), -1)])

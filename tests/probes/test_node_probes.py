@@ -34,7 +34,7 @@ def alone(seen: Seen, weight_decay: float, seed: int, rows: torch.Tensor):
         layer = torch.nn.Linear(seen.train.size(1), seen.num_classes).to(seen.train.dtype)
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.01, weight_decay=weight_decay)
     best, early = -1.0, None
-    for _ in range(300):
+    for _ in range(probes.EPOCHS):
         loss = F.cross_entropy(layer(seen.train), seen.train_y)
         optimizer.zero_grad()
         loss.backward()
@@ -47,7 +47,8 @@ def alone(seen: Seen, weight_decay: float, seed: int, rows: torch.Tensor):
 
 
 @pytest.mark.parametrize(("C", "metric"), [(3, m.accuracy), (2, m.class_auc)])
-def test_all_heads_at_once_are_separate_runs_of_adam(C, metric):
+def test_all_heads_at_once_are_separate_runs_of_adam(C, metric, monkeypatch):
+    monkeypatch.setattr(probes, "EPOCHS", 80)
     shown, questions, _ = seen(C, metric=metric)
     seeds = (11, 12, 13)
     fitted = probes.fit_linear(shown, seeds)

@@ -32,6 +32,16 @@ from graphssl.probes import (
 from graphssl.probes.base import row_exam
 
 C = 4
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Fewer settings to choose from and fewer epochs; beside this file, each protocol has tests of what it computes."""
+    monkeypatch.setattr("graphssl.probes.graph.PENALTIES", (0.1, 1.0))
+    monkeypatch.setattr("graphssl.probes.graph.STRENGTHS", (0.1, 1.0, 10.0))
+    monkeypatch.setattr("graphssl.probes.node.EPOCHS", 100)
+
+
 ON_A_SPLIT = ("graph-linear", "graph-knn", "graph-few-shot")  # other protocols for graphs make folds
 NO_EDGES = torch.empty(2, 0, dtype=torch.long)
 
