@@ -29,7 +29,7 @@ COMPARING = (
     "scgc",
     "simgrace",
 )  # all nodes, or graphs, of a batch
-REBUILDING = ("crossmae", "hpm", "mae", "point-mae", "simmim", "skeletonmae", "videomae")
+REBUILDING = ("crossmae", "graphmae", "hpm", "mae", "point-mae", "simmim", "skeletonmae", "videomae")
 COVERING = ("graphmae", "graphmae2", "crossmae", "maskfeat", "paretognn", "s2gae", "selftask-attribute-mask", "simmim")
 
 every_pair = pytest.mark.parametrize(("name", "kind"), PAIRS, ids=["-".join(pair) for pair in PAIRS])

@@ -75,6 +75,8 @@ class Dataset:
     nodes: Dataset | None = None  # of a link set: its graph as a node set, with the labels and splits it came with
     items: Items | None = None  # of a graph set: images, videos, ... whose tokens the graphs are
     tokenizer: Tokenizer | None = None  # what makes graphs of the items
+    fields: tuple[int, ...] = ()  # widths of the one-hot blocks that content is made of; (): it is not of classes
+    edge_fields: tuple[int, ...] = ()  # those that edge_attr is made of
     from_degrees: bool = False  # x is one-hot degrees, to be made anew where edges are held out
     known: bool = False  # loaded by name, so that the papers' settings and figures for that name are meant
     notes: tuple[str, ...] = ()  # what reports say beside figures on it
@@ -246,7 +248,7 @@ class Dataset:
         fields: dict[str, Any] = {
             "name": f"{self.name}/training", "y": None if self.y is None else self.y[places], "classes": self.classes,
             "item_names": None if self.item_names is None else tuple(self.item_names[i] for i in places),
-            "metric": self.metric, "notes": self.notes,
+            "metric": self.metric, "notes": self.notes, "fields": self.fields, "edge_fields": self.edge_fields,
         }  # fmt: skip
         if self.items is not None:
             values = self.items.values

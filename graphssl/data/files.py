@@ -231,9 +231,12 @@ def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
     if edge_ptr[-1] != E:
         raise UserError(f"edge_ptr ends at {edge_ptr[-1]}, but there are {E} edges; let it end at their number")
     x: Tensor | Rows | None = None
+    fields: tuple[int, ...] = ()
+    edge_fields: tuple[int, ...] = ()
     if "node_label" in arrays:
         label = torch.from_numpy(np.unique(_integers(arrays, "node_label", N), return_inverse=True)[1])
         x = one_hot(label, int(label.max()) + 1)
+        fields = (x.size(1),)
     else:
         key = next((key for key in ("node_attr", "node_feat") if key in arrays), None)
         if key is not None:
@@ -246,6 +249,7 @@ def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
         if E and int(kind.min()) < 0:
             raise UserError(f"edge_label has {int(kind.min())}; number the kinds of edges from 0")
         edge_attr = torch.nn.functional.one_hot(kind).float()
+        edge_fields = (edge_attr.size(1),)
     elif "edge_feat" in arrays:
         edge_attr = read_numbers(arrays["edge_feat"], "edge_feat")
         if len(edge_attr) != E:
@@ -254,7 +258,7 @@ def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
     y, classes = _labels(arrays, B, "graphs")
     return Dataset(
         name=name, graphs=graphs, task="graph", y=y, classes=classes, splits=_graph_splits(arrays, y, B),
-        item_names=_names(arrays, B, "graphs"), from_degrees=x is None,
+        item_names=_names(arrays, B, "graphs"), from_degrees=x is None, fields=fields, edge_fields=edge_fields,
     )  # fmt: skip
 
 

@@ -43,9 +43,12 @@ class Spec:
     kind: str = "graphs"  # of items: "graphs", or what their tokens were cut of ("images", ...)
     shape: tuple[int | None, ...] = ()  # of such an item; None where they differ
     tokens: Mapping[str, Any] | None = None  # how the data set cuts them where a recipe does not say
+    fields: tuple[int, ...] = ()  # widths of the one-hot blocks of content; (): it is not of classes
+    edge_fields: tuple[int, ...] = ()  # those of what an edge carries
 
     def __post_init__(self):
-        object.__setattr__(self, "shape", tuple(self.shape))
+        for key in ("shape", "fields", "edge_fields"):  # lists where they come from JSON
+            object.__setattr__(self, key, tuple(getattr(self, key)))
 
     @classmethod
     def of(cls, dataset: Dataset) -> Spec:
@@ -59,7 +62,10 @@ class Spec:
         edge_dim = widths.pop() if len(widths) == 1 else 0  # what some graphs lack is left out of a batch
         places = {0 if graph.pos is None else graph.pos.shape[1:].numel() for graph in dataset.graphs}
         axes = places.pop() if len(places) == 1 else 0  # likewise
-        return cls(dataset.name, dataset.task, dataset.dim, nodes, edges, count, sparse, dataset.known, edge_dim, axes)
+        return cls(
+            dataset.name, dataset.task, dataset.dim, nodes, edges, count, sparse, dataset.known, edge_dim, axes,
+            fields=dataset.fields, edge_fields=dataset.edge_fields if edge_dim else (),
+        )  # fmt: skip
 
     @classmethod
     def _of_items(cls, dataset: Dataset, items: Items, tokenizer: Tokenizer) -> Spec:
