@@ -230,7 +230,7 @@ def run_unit(cell: Cell, seed: int, path: Path) -> None:
     probes = [protocol for protocol in cell.protocols if protocol != FINETUNE]
     report = run.evaluate(protocol=probes, controls=cell.controls)
     if cell.labels is not None:
-        report = graphssl.Report(report.dataset, [*report.rows, *tuned(run, cell, data, settings, seed)])
+        report = graphssl.Report.join([report, *tuned(run, cell, data, settings, seed)])
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, {
         "dataset": cell.dataset, "method": cell.method, "variant": " ".join(cell.settings), "seed": seed,
@@ -242,14 +242,16 @@ def run_unit(cell: Cell, seed: int, path: Path) -> None:
     })  # fmt: skip
 
 
-def tuned(run: graphssl.Pretrained, cell: Cell, data: graphssl.Dataset, settings: dict, seed: int) -> list:
-    """Rows of the pretrained encoder and of one of the same shape from scratch, finetuned on a share of the labels."""
+def tuned(
+    run: graphssl.Pretrained, cell: Cell, data: graphssl.Dataset, settings: dict, seed: int
+) -> list[graphssl.Report]:  # fmt: skip
+    """Reports of the pretrained encoder and of one of its shape from scratch, finetuned on a share of the labels."""
     scratch = graphssl.pretrain(data, cell.method, seed=seed, progress=False, **settings | {"epochs": 0})
-    rows = []
+    reports = []
     for who, start in ((cell.method, run), ("untrained encoder", scratch)):
-        (row,) = start.finetune(data, labels=cell.labels, seed=seed, **TUNING).test().rows
-        rows.append(replace(row, name=who))
-    return rows
+        report = start.finetune(data, labels=cell.labels, seed=seed, **TUNING).test()
+        reports.append(replace(report, rows=[replace(row, name=who) for row in report.rows]))
+    return reports
 
 
 def line_of(units: list[dict], protocol: str, wide: bool) -> list[str] | None:

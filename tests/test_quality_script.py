@@ -262,6 +262,18 @@ def test_a_link_unit_is_of_a_split_of_its_own_seed(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "1.json").read_text())["report"]["protocol"] == "link-dot"
 
 
+def test_a_unit_with_labels_has_rows_of_finetuning_from_both_starts(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(quality, "TUNING", {"epochs": 1})
+    settings = ("epochs=1", "width=4", "first_width=4")
+    cell = quality.Cell("citations-mini", "gae", settings, ("node-knn", quality.FINETUNE), labels=0.5)
+    quality.run_unit(cell, 0, tmp_path / "unit.json")
+    unit = json.loads((tmp_path / "unit.json").read_text())
+    tuned = [row["name"] for row in unit["report"]["rows"] if row["protocol"] == quality.FINETUNE]
+    assert tuned == ["gae", "untrained encoder"]
+    assert quality.line_of([unit], quality.FINETUNE, wide=True)[1] == f"gae with {' '.join(settings)}"
+
+
 @pytest.mark.parametrize(("table", "cell"), CELLS, ids=[f"{name}-{cell.stem}" for name, cell in CELLS])
 def test_every_cell_can_be_run(table, cell):
     assert cell.method in list_methods()
