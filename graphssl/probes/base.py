@@ -231,7 +231,7 @@ class Examiner(Generic[T]):
     initialisations: int = 1  # of the probe where there is a single repeat
 
     def __call__(self, codes: Any, dataset: Dataset, seed: int) -> Outcome:
-        with one_thread():
+        with one_thread(), torch.inference_mode(False), torch.enable_grad():
             return self._judge(codes, dataset, seed)
 
     def _judge(self, codes: Any, dataset: Dataset, seed: int) -> Outcome:

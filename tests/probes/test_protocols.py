@@ -367,6 +367,9 @@ def test_arrays_and_sparse_rows_are_codes_too(name):
     assert judge(given(name, codes.numpy()), dataset, name) == expected
     assert judge(given(name, Rows.from_dense(codes)), dataset, name) == expected
     assert judge(given(name, codes.double().requires_grad_()), dataset, name) == expected
+    with torch.inference_mode():  # as codes often are made
+        made = codes.clone()
+        assert judge(given(name, made), dataset, name) == expected
 
 
 @every_protocol
