@@ -3,12 +3,14 @@ vector machine, for numbers ridge regression."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from functools import partial
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression, Ridge, RidgeCV
 from sklearn.model_selection import KFold, StratifiedKFold
 from sklearn.preprocessing import StandardScaler
@@ -49,6 +51,7 @@ PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C of the support vector machine
 STRENGTHS = (*PENALTIES, 100.0, 1e3)  # C of logistic regression
 ALPHAS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0, 1e3)
 SHOTS = 10  # labels a class
+STEPS = 1000  # of logistic regression, at most
 
 
 def set_class_folds(codes: Tensor, dataset: Dataset) -> Exams[Tensor]:
@@ -160,8 +163,9 @@ def fit_logistic(seen: Seen[Tensor], seeds: tuple[int, ...], each: bool = True) 
         return scaler.transform(rows.double().numpy()).astype(np.float32)
 
     train, val, y, classes = scaled(seen.train), scaled(seen.val), seen.train_y.numpy(), seen.num_classes
-    with threadpool_limits(1):
-        models = [LogisticRegression(C=C, max_iter=1000, random_state=0).fit(train, y) for C in STRENGTHS]
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said below, of the model that is chosen
+        models = [LogisticRegression(C=C, max_iter=STEPS, random_state=0).fit(train, y) for C in STRENGTHS]
         scores = [float(seen.metric(shares_of(model, val, classes), seen.val_y)) for model in models]
     model = models[int(np.argmax(scores))]  # of equal ones the smallest C
 
@@ -169,7 +173,8 @@ def fit_logistic(seen: Seen[Tensor], seeds: tuple[int, ...], each: bool = True) 
         with threadpool_limits(1):
             return {"": shares_of(model, scaled(rows), classes)[None]}
 
-    return Fitted(predict, (f"C = {model.C:g}",))
+    stopped = f", stopped after {STEPS} steps" if model.n_iter_.max() >= STEPS else ""
+    return Fitted(predict, (f"C = {model.C:g}{stopped}",))
 
 
 def fit_ridge(seen: Seen[Tensor], seeds: tuple[int, ...]) -> Fitted[Tensor]:

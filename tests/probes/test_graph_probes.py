@@ -180,6 +180,14 @@ def test_the_linear_probe_is_sklearns_of_the_c_that_validation_likes_best():
     assert judge(codes, graph_set(y, splits=halves(120, 4)), "graph-linear").std_over == "4 splits"
 
 
+def test_a_linear_probe_that_is_stopped_says_so_once(monkeypatch, recwarn):
+    monkeypatch.setattr("graphssl.probes.graph.STEPS", 1)
+    y = torch.arange(120) % 3
+    (note,) = judge(codes_of(y, 0.6), graph_set(y, splits=halves(120)), "graph-linear").notes
+    assert "stopped after 1 steps, chosen" in note
+    assert not recwarn.list
+
+
 def test_the_neighbours_are_those_of_nodes():
     y = torch.arange(120) % 3
     codes, splits = codes_of(y, 0.6), halves(120, 2)
