@@ -210,11 +210,35 @@ def grid(count: int, width: int, edges: str, device: str) -> Graph:
 
 
 def tokens(width: int, heads: int, device: str) -> Case:
-    """Attention among all 49 tokens of 128 graphs, projections included: dense, along full edge lists, and PyG's.
+    """Attention among all 49 tokens of 128 graphs."""
+    return attention(grid(128, width, "full", device), width, heads)
+
+
+def attend(width: int, heads: int, bonds: bool, device: str) -> Case:
+    """Attention among all atoms of 128 made-up molecules of 10 to 40 atoms, or along their ``bonds`` only.
+
+    They are random trees with every sixth pair of atoms joined to a ring.
+    """
+    g, parts = torch.Generator().manual_seed(0), []
+    for n in torch.randint(10, 41, (128,), generator=g).tolist():
+        edges = (1 - torch.eye(n)).nonzero().T
+        if bonds:
+            parent = (torch.arange(1, n) - 1 - torch.randint(0, 2, (n - 1,), generator=g)).clamp(min=0)
+            rings = torch.stack([torch.arange(0, n - 5, 6), torch.arange(5, n, 6)])
+            edges = torch.cat([torch.stack([parent, torch.arange(1, n)]), rings], dim=1)
+            edges = torch.cat([edges, edges.flip(0)], dim=1)
+        parts.append(Graph.build(torch.zeros(n, 1), edges))
+    graph = Graph.stack(parts).to(device)
+    graph = graph.replace(x=normal(graph.num_nodes, width, seed=1, device=device))
+    return attention(graph, width, heads, full=not bonds)
+
+
+def attention(graph: Graph, width: int, heads: int, full: bool = True) -> Case:
+    """Attention along edges and to oneself, projections included: ours and PyG's; dense too where graphs are ``full``.
 
     PyG's is its TransformerConv without the skip connection and with the projection of the output that ours has.
     """
-    graph = grid(128, width, "full", device)
+    device = graph.device.type
     leaf = graph.x.detach().requires_grad_()
 
     def block() -> Attention:
@@ -238,11 +262,8 @@ def tokens(width: int, heads: int, device: str) -> Case:
         edges = torch.cat([graph.edge_index, loops], dim=1)
         return Side(lambda: layer.out(conv(leaf, edges)), (leaf, *layer.out.parameters()))
 
-    sides = {
-        "ours": lambda: ours(lambda: Dense(graph, 0)),
-        "sparse": lambda: ours(lambda: Sparse(graph, 0)),
-        "pyg": pyg,
-    }
+    dense, sparse = (lambda: ours(lambda: Dense(graph, 0))), (lambda: ours(lambda: Sparse(graph, 0)))
+    sides = {"ours": dense, "sparse": sparse, "pyg": pyg} if full else {"ours": sparse, "pyg": pyg}
     size = {"nodes": graph.num_nodes, "edges": graph.num_edges}
     return Case("qkv_attention", sides, size=size)
 
@@ -306,6 +327,8 @@ def table(device: str, given: Mapping[str, Any]) -> dict[str, Callable[[], Case]
     mgda = {f"paretognn-step/{name}": partial(balanced, name, device) for name in small[1:]}
     images = {
         **{f"tokens/128x49/{width}": partial(tokens, width, 4, device) for width in (64, 192)},
+        "molecules/attend": partial(attend, 64, 4, False, device),
+        "molecules/attend-bonds": partial(attend, 64, 4, True, device),
         **{
             f"mae-step/128x49/{width}": partial(visible, width, layers, device) for width, layers in ((96, 3), (192, 6))
         },

@@ -8,15 +8,14 @@ Needs rdkit (``pip install graphssl[molecules]``); reading the result does not. 
 from __future__ import annotations
 
 import csv
-import importlib
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import rdkit
 from rdkit import Chem
-from rdkit.Chem import Crippen, RDConfig
+
+from graphssl.data import penalised_logp
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "graphssl" / "data" / "files" / "drugs-mini.npz"
@@ -24,15 +23,7 @@ ATOMS = ("C", "N", "O", "F", "P", "S", "Cl", "Br", "I")
 BONDS = (Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE, Chem.BondType.AROMATIC)
 
 
-def penalised_logp(molecule: Chem.Mol, sa_score) -> float:
-    """logP - SA score - max(size of the largest ring - 6, 0), none of the three normalised."""
-    rings = [len(ring) for ring in molecule.GetRingInfo().AtomRings()]
-    return Crippen.MolLogP(molecule) - sa_score(molecule) - max(max(rings, default=0) - 6, 0)
-
-
 def main() -> None:
-    sys.path.append(str(Path(RDConfig.RDContribDir) / "SA_Score"))
-    sa_score = importlib.import_module("sascorer").calculateScore
     names, smiles, y = [], [], []
     node_label, edges, edge_label, node_ptr, edge_ptr = [], [], [], [0], [0]
     seen: set[str] = set()
@@ -45,7 +36,7 @@ def main() -> None:
             seen.add(Chem.MolToSmiles(molecule))
             names.append(row["name"])
             smiles.append(Chem.MolToSmiles(molecule))
-            y.append(penalised_logp(molecule, sa_score))
+            y.append(penalised_logp(molecule, normalised=False))
             node_label += [ATOMS.index(atom.GetSymbol()) for atom in molecule.GetAtoms()]
             for bond in molecule.GetBonds():
                 u, v = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()

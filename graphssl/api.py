@@ -65,7 +65,8 @@ def pretrain(
     Args:
         dataset: a name ("cora", "cora/link"), a PyG Data, Dataset or list of Data, a networkx or DGL graph or a list of
             them, (features, scipy sparse adjacency), an array of images [B, C, H, W], videos [B, T, C, H, W] or point
-            clouds [B, P, 3] or (array, labels), a folder or .npz, a graphssl Graph, Items or Dataset.
+            clouds [B, P, 3] or (array, labels), a list of SMILES, a .csv of molecules, a .npz, a folder of images or
+            videos, a graphssl Graph, Items or Dataset.
         method: a name of ``list_methods()``, a Method object (a copy of it is trained), or a Pretrained to go on from.
         out: folder of the run; None keeps it in memory.
         encoder: a name of ``list_encoders()`` or a module (x, edge_index) -> codes (a copy of it is trained) in place

@@ -12,8 +12,9 @@ from torch import Generator, Tensor
 from graphssl import ops
 from graphssl.errors import unknown
 from graphssl.graph import Graph
-from graphssl.masks import lowest_in, share
+from graphssl.masks import lowest_in, share, undirected
 from graphssl.ops import CSR, Rows, dense, pointers
+from graphssl.structure import hops_from
 
 
 @dataclass(frozen=True)
@@ -240,6 +241,51 @@ class Subgraph:
             found += ~kept[at]
             kept[at] = True
         return graph.keep_nodes(kept)
+
+
+@dataclass(frozen=True)
+class DropEdges:
+    """Removes a share ``ratio`` of each graph's edges, floor(ratio * m) of m, both directions at once; no self-loop.
+
+    MolCLR's deleted bonds, arXiv:2102.10056; yuyangw/MolCLR at c6d661e, dataset/dataset.py.
+    """
+
+    ratio: float
+
+    def __post_init__(self):
+        _check_share(self.ratio, "drop", "edges")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
+        units = undirected(graph)
+        gone = _some(self.ratio, units.part, units.counts, only, generator)
+        kept = torch.ones(graph.num_edges, dtype=torch.bool, device=graph.device)
+        kept[units.edge] = ~gone[units.unit]
+        return graph.keep_edges(kept)
+
+
+@dataclass(frozen=True)
+class DropSubgraph:
+    """Removes a connected share ``ratio`` of each graph's nodes, floor(ratio * n) of n: those nearest to a random one.
+
+    Nodes go by their hops from the start, whichever way edges point, at random among those equally far; fewer where
+    the start is joined to fewer. MolCLR's removed subgraph, which keeps such nodes under a mask token and without
+    edges, and draws the share anew each time.
+    """
+
+    ratio: float
+
+    def __post_init__(self):
+        _check_share(self.ratio, "drop", "nodes")
+
+    def __call__(self, graph: Graph, generator: Generator | None = None, only: Tensor | None = None) -> Graph:
+        wanted = share(self.ratio, graph.size)
+        wanted = wanted if only is None else wanted * only
+        draw = torch.rand(graph.num_nodes, generator=generator, device=graph.device, dtype=torch.float64)
+        start = lowest_in(draw, wanted.clamp(max=1), graph.batch, graph.size)
+        most = max(graph.sizes, default=0)  # as many hops reach all that can be reached
+        away = hops_from(graph, start, most)
+        gone = lowest_in(away + draw, wanted, graph.batch, graph.size) & (away <= most)
+        return graph.keep_nodes(~gone)
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ import shlex
 import sys
 import textwrap
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from graphssl.errors import Diverged, OutOfMemory, UserError
+
+if TYPE_CHECKING:
+    from graphssl.recipes import Recipe
 
 LISTS = ("methods", "datasets", "encoders", "protocols")
 
@@ -54,7 +57,9 @@ def parser() -> Parser:
     commands = top.add_subparsers(title="commands", required=True, metavar="COMMAND", parser_class=Parser)
 
     add = commands.add_parser("pretrain", help="pretrain an encoder without labels")
-    add.add_argument("dataset", metavar="DATASET", help="a name of `graphssl list datasets`, or a .npz file or folder")
+    add.add_argument(
+        "dataset", metavar="DATASET", help="a name of `graphssl list datasets`, a .npz or .csv file, or a folder"
+    )
     add.add_argument("--method", default="graphmae", help="a name of `graphssl list methods` (default graphmae)")
     add.add_argument("--out", type=Path, help="folder of the run (default runs/DATASET-METHOD-seedSEED)")
     add.add_argument("--encoder", help="a name of `graphssl list encoders` in place of the recipe's")
@@ -101,6 +106,31 @@ def parser() -> Parser:
     add.add_argument("--overwrite", action="store_true", help="replace FILE")
     add.set_defaults(run=plot)
 
+    add = commands.add_parser("ogb", help="make an entry of an OGB leaderboard, judged by ogb's own Evaluator")
+    add.add_argument("--dataset", required=True, help="as ogbn-arxiv, or a folder of a set in OGB's layout")
+    add.add_argument("--method", default="graphmae", help="a name of `graphssl list methods` (default graphmae)")
+    add.add_argument("--seeds", default="0-9", help="0-9 (default), 0,3,7; fewer than ten need --draft")
+    add.add_argument("--draft", action="store_true", help="a block of fewer seeds, marked as none to submit")
+    how = add.add_mutually_exclusive_group()
+    how.add_argument("--probe", action="store_true", help="a linear probe, or decoder, of frozen codes (default)")
+    how.add_argument("--finetune", action="store_true", help="train the encoder on labels too")
+    add.add_argument("--tune", action="append", default=[], metavar="KEY=VALUE", help="a setting of fine-tuning")
+    add.add_argument("--decoder", help="of pairs: mlp (default), dot, own")
+    add.add_argument("--val-edges", action="store_true", help="give validation edges where test pairs are scored")
+    add.add_argument("--year", type=int, help="leave out training edges before that year")
+    add.add_argument("--root", type=Path, help="where to look for the data set first")
+    add.add_argument("--out", type=Path, help="folder of the entry (default runs/ogb-DATASET-METHOD-probe)")
+    add.add_argument(
+        "--searched", default="", metavar="TEXT", help="what you tried to find the settings, for the block"
+    )
+    add.add_argument("--encoder", help="a name of `graphssl list encoders` in place of the recipe's")
+    add.add_argument("--epochs", type=int, help="of pretraining; default: the recipe's")
+    add.add_argument("--batch-size", type=int, help="graphs a step of pretraining, of a set of them")
+    add.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    add.add_argument("--quiet", action="store_true", help="no progress bar")
+    add.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting of the method's recipe")
+    add.set_defaults(run=ogb)
+
     add = commands.add_parser("list", help="names of " + ", ".join(LISTS))
     add.add_argument("what", metavar="|".join(LISTS), choices=LISTS, help="what to list")
     add.add_argument("pattern", nargs="?", default="*", help="as of file names: '*mae*'")
@@ -111,22 +141,34 @@ def parser() -> Parser:
     return top
 
 
-def pretrain(a: argparse.Namespace) -> None:
-    import graphssl
-    from graphssl.data import is_path
-    from graphssl.recipes import get_recipe, parse
-
-    recipe = get_recipe(a.method)
-    settings: dict[str, Any] = {}
-    for item in a.set:
+def key_values(option: str, items: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Keys and values of an option that is given as KEY=VALUE; UserError where one is not."""
+    for item in items:
         key, equals, value = item.partition("=")
         if not equals:
-            raise UserError(f"--set {item} has no value; write --set KEY=VALUE, as in --set lr=0.001")
-        settings[key] = parse(recipe, key, value)
+            raise UserError(f"{option} {item} has no value; write {option} KEY=VALUE, as in {option} lr=0.001")
+        yield key, value
+
+
+def settings_of(recipe: Recipe, items: Sequence[str]) -> dict[str, Any]:
+    """What ``--set`` says of the recipe's settings; UserError for what has an option of its own."""
+    from graphssl.recipes import parse
+
+    settings = {key: parse(recipe, key, value) for key, value in key_values("--set", items)}
     for key in ("epochs", "batch_size", "encoder"):
         if key in settings:
             raise UserError(f"--set {key}=... is the option --{key.replace('_', '-')}; use that")
-    stem = Path(a.dataset).resolve().stem if is_path(a.dataset) else a.dataset
+    return settings
+
+
+def pretrain(a: argparse.Namespace) -> None:
+    import graphssl
+    from graphssl.data import is_path
+    from graphssl.recipes import get_recipe
+
+    recipe = get_recipe(a.method)
+    settings = settings_of(recipe, a.set)
+    stem = Path(a.dataset).resolve().stem.removesuffix(".csv") if is_path(a.dataset) else a.dataset
     out = a.out or Path("runs") / f"{stem.lower().replace('/', '-')}-{recipe.name}-seed{a.seed}"
     run = graphssl.pretrain(
         a.dataset, recipe.name, out=out, encoder=a.encoder, epochs=a.epochs, batch_size=a.batch_size, seed=a.seed,
@@ -166,6 +208,21 @@ def plot(a: argparse.Namespace) -> None:
     print(f"drawn to {graphssl.load(a.folder).plot(a.to, a.dataset, a.overwrite, a.what)}")
 
 
+def ogb(a: argparse.Namespace) -> None:
+    from graphssl.ogb import leaderboard, parse_tuning
+    from graphssl.recipes import get_recipe
+
+    recipe = get_recipe(a.method)
+    entry = leaderboard(
+        a.dataset, recipe.name, seeds=a.seeds, out=a.out, root=a.root, draft=a.draft, finetune=a.finetune,
+        decoder=a.decoder, val_edges=a.val_edges, year=a.year, encoder=a.encoder, epochs=a.epochs,
+        batch_size=a.batch_size, device=a.device, tuning=parse_tuning(key_values("--tune", a.tune)),
+        searched=a.searched, progress=not a.quiet, **settings_of(recipe, a.set),
+    )  # fmt: skip
+    print(entry.block())
+    print(f"written to {entry.folder}")
+
+
 def list_names(a: argparse.Namespace) -> None:
     import graphssl
     from graphssl.data import origin
@@ -196,8 +253,8 @@ PACKAGES = {
     "av": "folders of videos; pip install 'graphssl[images]'",
     "networkx": "networkx graphs as input; pip install networkx",
     "dgl": "DGL graphs as input; pip install dgl",
-    "ogb": "downloading OGB data sets; pip install ogb",
-    "rdkit": "making the shipped molecules anew; pip install rdkit",
+    "ogb": "OGB's data sets and leaderboard entries; pip install 'graphssl[ogb]'",
+    "rdkit": "molecules from SMILES; pip install 'graphssl[molecules]'",
     "triton": "fast sparse ops on CUDA; pip install triton",
 }  # fmt: skip
 

@@ -14,28 +14,34 @@ from graphssl.graph import Graph
 
 POOLS = ("mean", "sum", "max")
 CLASS = "class"  # reads the class token instead
+ATTENTION = "attention"  # a learned mean
 
 
 class Encoder(nn.Module):
     """A backbone and its readout: codes of nodes [N, dim] and, pooled, codes of graphs [B, dim].
 
     ``read`` says which layers the codes are made of: "last", or "all" laid side by side. ``unit`` scales each node's
-    codes to length one. ``pool`` is "mean", "sum" or "max", or, of a
-    transformer with extra tokens, "class": the first of these is a graph's code.
+    codes to length one. ``pool`` is "mean", "sum" or "max"; or "attention", the mean weighted by a softmax over the
+    graph's nodes of a learned map of their codes (Li et al. 2016, arXiv:1511.05493, eq. 7, as PyG's GlobalAttention),
+    which starts as the mean; or, of a transformer with extra tokens, "class": the first of these is a graph's code.
     """
 
     def __init__(self, backbone: Backbone, read: str = "last", pool: str = "mean", unit: bool = False):
         super().__init__()
         if read not in ("last", "all"):
             raise unknown("readout", read, ("last", "all"))
-        if pool not in (*POOLS, CLASS):
-            raise unknown("pooling", pool, (*POOLS, CLASS))
+        if pool not in (*POOLS, ATTENTION, CLASS):
+            raise unknown("pooling", pool, (*POOLS, ATTENTION, CLASS))
         if pool == CLASS and (read != "last" or not getattr(backbone, "extra", 0)):
             raise UserError("pool='class' needs a transformer with a class token; choose 'mean', 'sum' or 'max'")
         self.backbone, self.read, self.pooling, self.unit = backbone, read, pool, unit
         self.transform: Callable[[Graph], Graph] | None = None  # what a graph goes through first; a recipe sets it
         self.dim_in = backbone.dim_in
         self.dim = backbone.dim if read == "last" else sum(backbone.widths)
+        self.gate: nn.Linear | None = None
+        if pool == ATTENTION:
+            self.gate = nn.Linear(self.dim, 1, bias=False)
+            nn.init.zeros_(self.gate.weight)
         self.here: Tensor
         self.register_buffer("here", torch.empty(0), persistent=False)  # so that one without weights has a device
 
@@ -71,7 +77,15 @@ class Encoder(nn.Module):
 
     def pool(self, graph: Graph, codes: Tensor) -> Tensor:
         """Codes of nodes [N, dim] to codes of graphs [B, dim], by their mean where the class token is read."""
-        return pool(graph, codes, "mean" if self.pooling == CLASS else self.pooling)
+        if self.gate is not None:
+            nodes = ops.groups(graph.batch, graph.num_graphs)
+            return ops.spmm(nodes, codes, ops.segment_softmax(nodes, self.gate(codes))[:, 0])
+        return pool(graph, codes, plain(self.pooling))
+
+
+def plain(pooling: str) -> str:
+    """The pooling without weights that comes nearest."""
+    return pooling if pooling in POOLS else "mean"
 
 
 def pool(graph: Graph, codes: Tensor, how: str) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any
 
@@ -148,6 +148,23 @@ def chamfer_rows(pred: Tensor, target: Tensor | ops.Rows, width: int = 3) -> Ten
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
     """Mean of -log softmax(``logits`` [M, C]) at the classes ``target`` [M]; zero where there are no rows."""
     return F.cross_entropy(logits, target, reduction="sum") / max(1, len(target))
+
+
+def block_cross_entropy(logits: Tensor, target: Tensor | ops.Rows, widths: Sequence[int]) -> Tensor:
+    """``cross_entropy`` of each of the first one-hot blocks of ``target`` [M, ...], a mean over the blocks.
+
+    ``widths`` are the blocks' and sum to the C columns of ``logits`` [M, C]; a block without a one is of its first
+    class. ``target`` may be sparse rows.
+    """
+    blocks = ops.dense(target)[:, : sum(widths)].split([*widths], 1)
+    said = logits.split([*widths], 1)
+    return torch.stack([cross_entropy(a, b.argmax(1)) for a, b in zip(said, blocks, strict=True)]).mean()
+
+
+@full_precision
+def smooth_l1(pred: Tensor, target: Tensor, beta: float = 1.0) -> Tensor:
+    """Mean over entries of d^2 / (2 ``beta``) where a difference d is below ``beta``, else |d| - ``beta`` / 2."""
+    return F.smooth_l1_loss(pred, target, reduction="sum", beta=beta) / max(1, pred.numel())
 
 
 @full_precision

@@ -438,6 +438,11 @@ class Units(NamedTuple):
     counts: Tensor  # [B] units of each graph
 
 
+def undirected(graph: Graph) -> Units:
+    """Pairs of nodes that are joined, whichever way their edges point, worked out once a Graph."""
+    return graph.remember("masks.pairs", _pairs)
+
+
 def _pairs(graph: Graph) -> Units:
     source, target = graph.edge_index
     edge = places(source != target)
@@ -477,7 +482,7 @@ class Edges:
         if self.directed:
             units = graph.remember("masks.edges", _edges)
         else:
-            units = graph.remember("masks.pairs", _pairs)
+            units = undirected(graph)
         score = torch.rand(len(units.part), generator=generator, device=graph.device)
         chosen = lowest_in(score, share(self.ratio, units.counts, 1), units.part, units.counts)
         hidden = torch.zeros(graph.num_edges, dtype=torch.bool, device=graph.device)
@@ -538,7 +543,7 @@ def _outgoing(graph: Graph) -> tuple[CSR, Tensor]:
 
 def both_ways(hidden: Tensor, graph: Graph) -> Tensor:
     """``hidden`` [E] and all other edges between the same two nodes."""
-    pairs = graph.remember("masks.pairs", _pairs)
+    pairs = undirected(graph)
     touched = torch.zeros(len(pairs.part), dtype=torch.bool, device=graph.device)
     touched[pairs.unit[hidden[pairs.edge]]] = True
     whole = torch.zeros_like(hidden)

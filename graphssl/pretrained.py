@@ -27,7 +27,7 @@ from graphssl import store
 from graphssl.backbones import evaluating
 from graphssl.data import Dataset, is_path, load_dataset, to_dataset
 from graphssl.data.loader import Batches
-from graphssl.encoder import CLASS, Encoder, pool
+from graphssl.encoder import Encoder, plain, pool
 from graphssl.errors import UserError, unknown
 from graphssl.finetune import NUMBERS, figures, finetune, known
 from graphssl.graph import Graph
@@ -581,12 +581,12 @@ def judge_raw(data: Dataset, protocol: str, seed: int, pooling: str) -> Outcome:
 
 
 def raw_features(data: Dataset, how: str) -> Tensor:
-    """The content itself as codes: of nodes as it is, of graphs pooled as the encoder pools."""
+    """The content itself as codes: of nodes as it is, of graphs pooled as the encoder pools, or by the mean."""
     if data.items is not None:
         return data.items.flat()
     if data.level == "node":
         return dense(data.graph.x)
-    return torch.cat([pool(graph, dense(graph.x), "mean" if how == CLASS else how) for graph in data.graphs])
+    return torch.cat([pool(graph, dense(graph.x), plain(how)) for graph in data.graphs])
 
 
 def load(

@@ -1,7 +1,8 @@
 """Facts computed once from a Graph, outside any method: parts, clusters, distances, degrees, triangles, labels.
 
 All take edges as undirected and simple: loops, directions, duplicates and weights are not looked at; ``Reach`` alone
-goes along directions. All run on the CPU, whatever the Graph's device is, and hold nothing N x N.
+goes along directions, and ``induced`` takes edges along as they are. All run on the CPU, whatever the Graph's device
+is, but for two that say so, and hold nothing N x N.
 """
 
 from __future__ import annotations
@@ -129,6 +130,45 @@ def hops(graph: Graph, sources: Tensor, limit: int) -> Tensor:
         found = dijkstra(matrix, indices=some, unweighted=True, limit=limit)
         distance[first : first + step] = torch.from_numpy(np.minimum(found, limit + 1))
     return distance.to(graph.device)
+
+
+def hops_from(graph: Graph, starts: Tensor, limit: int) -> Tensor:
+    """Edges on the shortest path from each node to the nearest of ``starts`` (True [N]), [N] int64; ``limit`` + 1 where
+    there is none as short. Of several graphs each has its own starts. Runs where the Graph is; costs O(N + E) a hop.
+    """
+    away = torch.full_like(graph.batch, limit + 1).masked_fill(starts, 0)
+    source, target = graph.edge_index
+    for hop in range(1, limit + 1):
+        front, near = away == hop - 1, torch.zeros_like(starts)
+        near[target[front[source]]] = True
+        near[source[front[target]]] = True
+        fresh = near & (away > limit)
+        if not fresh.any():
+            break
+        away[fresh] = hop
+    return away
+
+
+def induced(graph: Graph, node: Tensor, part: Tensor, count: int) -> tuple[Graph, Tensor]:
+    """The ``count`` subgraphs that sets of nodes induce, as one Graph, and which node each of its M rows is, [M].
+
+    ``node`` [K] is of the set ``part`` [K], from 0; sets may share nodes, and a pair given twice counts once. Runs
+    where the Graph is; costs O(K) and the edges at those nodes.
+    """
+    key = (part * graph.num_nodes + node).unique()
+    node, part = key % max(graph.num_nodes, 1), key // max(graph.num_nodes, 1)
+    degree = graph.csr.degree[node]
+    target = torch.arange(len(node), device=graph.device).repeat_interleave(degree)
+    edge = torch.arange(len(target), device=graph.device) + (graph.csr.ptr[node] - degree.cumsum(0) + degree)[target]
+    wanted = part[target] * graph.num_nodes + graph.edge_index[0, edge]
+    source = torch.searchsorted(key, wanted)
+    inside = key[source.clamp(max=max(len(key) - 1, 0))] == wanted
+    kept = edge[inside]
+    along = {k: v[kept] for k in ("edge_attr", "edge_weight") if (v := getattr(graph, k)) is not None}
+    along |= {} if graph.pos is None else {"pos": graph.pos[node]}
+    sizes = tuple(torch.bincount(part, minlength=count).tolist())
+    edges = torch.stack([source, target])[:, inside]
+    return Graph(x=graph.x[node], edge_index=edges, batch=part, sizes=sizes, **along), node
 
 
 def clustering_coefficient(graph: Graph) -> Tensor:

@@ -61,6 +61,25 @@ def molecules() -> Graph:
     return Graph.stack([random_graph(n, n, attributes=True, edges_per_node=1.2) for n in (7, 1, 12, 30)])
 
 
+FIELDS, EDGE_FIELDS = (6, 4, 2), (3, 2)  # widths of the one-hot blocks of the kind "classes"
+
+
+def one_hots(count: int, widths: tuple[int, ...], g: torch.Generator) -> torch.Tensor:
+    return torch.cat([torch.eye(w)[torch.randint(w, (count,), generator=g)] for w in widths], dim=1)
+
+
+def classes() -> Graph:
+    """Chains of 7, 1, 9 and 12 nodes, closed to rings of six; sparse content and edges of one-hot blocks."""
+    graphs = []
+    for n in (7, 1, 9, 12):
+        g, chain = generator(n), torch.stack([torch.arange(n - 1), torch.arange(1, n)])
+        bonds = torch.cat([chain, torch.tensor([[0], [5]])], dim=1) if n > 6 else chain
+        kinds = one_hots(bonds.size(1), EDGE_FIELDS, g).repeat(2, 1)
+        x = Rows.from_dense(one_hots(n, FIELDS, g))
+        graphs.append(Graph.build(x, torch.cat([bonds, bonds.flip(0)], dim=1), edge_attr=kinds))
+    return Graph.stack(graphs)
+
+
 def odd() -> Graph:
     """Isolated nodes, self-loops and duplicate edges."""
     edges = torch.tensor([[0, 0, 1, 1, 2, 5, 5], [1, 1, 0, 1, 1, 5, 4]])
@@ -96,6 +115,7 @@ KINDS: dict[str, Callable[[], Graph]] = {
     "weighted": lambda: random_graph(30, 6, weights=True),
     "star": star,
     "molecules": molecules,
+    "classes": classes,
     "odd": odd,
     "one-node": lambda: Graph.build(torch.randn(1, F, generator=generator(7)), torch.empty(2, 0, dtype=torch.long)),
     "no-edges": lambda: Graph.build(torch.randn(8, F, generator=generator(8)), torch.empty(2, 0, dtype=torch.long)),
@@ -141,6 +161,7 @@ class Case:
             graph.num_graphs, isinstance(graph.x, Rows),
             edge_dim=0 if graph.edge_attr is None else graph.edge_attr.size(1),
             axes=0 if graph.pos is None else graph.pos.size(1),
+            fields=FIELDS if kind == "classes" else (), edge_fields=EDGE_FIELDS if kind == "classes" else (),
         )  # fmt: skip
         return self._plan(spec, seed).method
 
@@ -160,12 +181,14 @@ EDGELESS = dict.fromkeys(("one-node", "no-edges"), "it predicts edges, and there
 
 UNJOINED = dict.fromkeys(("one-node", "no-edges"), "it hides along edges, and there are none")
 NO_TIME = dict.fromkeys(("patches", "points", "cubes"), "it goes by time, and they have none")
-NOWHERE = dict.fromkeys(("star", "odd", "one-node", "no-edges"), "it goes by where nodes stand, and they have no pos")
+NOWHERE = dict.fromkeys(
+    ("classes", "star", "odd", "one-node", "no-edges"), "it goes by where nodes stand, and they have no pos"
+)
 
 FEW = {"one-node": "one node makes no three clusters"}
 ONE_GRAPH = {
     "one-node": "one node makes no groups",
-    **dict.fromkeys(("molecules", "patches"), "it groups the nodes of one graph"),
+    **dict.fromkeys(("molecules", "classes", "patches"), "it groups the nodes of one graph"),
 }
 NO_GROUPS = {**ONE_GRAPH, "no-edges": "it groups by edges, and there are none"}
 NARROW = {"hidden": 16, "inner": 16}
@@ -215,6 +238,7 @@ METHODS: dict[str, Case] = {
     "scgc-warming-up": Case("scgc", {**NARROW, "warmup": 0.99, "content_nodes": 5}),
 }
 
+NO_CLASSES = {kind: "its content is not of classes" for kind in EVERY if kind != "classes"}
 NO_POINTS = {kind: "its nodes are no groups of points" for kind in EVERY if kind != "points"}
 
 METHODS |= {
@@ -267,6 +291,37 @@ METHODS |= {
         {"layers": 2, "decoder_width": 16, "inner": 16, "mask": 0.5, "whole": True, "encoder": "gcn"},
         skips=NOWHERE,
     ),
+    "attr-masking": Case("attr-masking", {"layers": 2}, skips=NO_CLASSES),
+    "attr-masking-all": Case(
+        "attr-masking",
+        {"layers": 2, "targets": "all", "mask": 0.4, "dropout": 0.1},
+        skips=NO_CLASSES,
+        kinds=("classes",),
+    ),
+    "attr-masking-gcn": Case(
+        "attr-masking", {"layers": 2, "encoder": "gcn", "edge_attr": False}, skips=NO_CLASSES, kinds=("classes",)
+    ),
+    "context-pred": Case("context-pred", {"layers": 2}, several=True),
+    "context-pred-sage": Case(
+        "context-pred", {"layers": 1, "r2": 2, "encoder": "sage", "norm": "layer", "dropout": 0.1}, several=True
+    ),
+    "graph-jepa": Case("graph-jepa", {"layers": 2, "parts": 4}, several=True),
+    "graph-jepa-latent": Case(
+        "graph-jepa", {"predicts": "latent", "targets": 1, "encoder": "gcn", "norm": "layer"}, several=True
+    ),
+    "graphcl-chemical": Case("graphcl", {"pool": "mean", "view": "chemical", "ratio": 0.4}, several=True),
+    "graphmae-gine": Case(
+        "graphmae",
+        {"encoder": "gine+virtual+walk", "decoder": "gin", "norm": "batch"},
+        kinds=("citation", "words", "molecules"),
+    ),
+    "infograph-gps": Case(
+        "infograph",
+        {"pool": "mean", "encoder": "gps+laplace", "layers": 2, "dropout": 0.1},
+        several=True,
+        kinds=("citation", "words", "molecules"),
+    ),
+    "dgi-gen": Case("dgi", {"encoder": "gen+checkpoint", "layers": 3}, kinds=("citation", "words", "molecules")),
     "graphmae-transformer": Case("graphmae", {"encoder": "transformer"}, REMASKED),
     "graphmae-sparse-transformer": Case("graphmae", {"encoder": "sparse-transformer"}, REMASKED),
 }

@@ -8,7 +8,7 @@ from conftest import KINDS, F, generator, molecules, random_graph
 from torch import nn
 
 import graphssl
-from graphssl.augment import DropNodes, MaskNodes, MoveEdges, OneOf, Subgraph
+from graphssl.augment import DropEdges, DropNodes, DropSubgraph, MaskNodes, MoveEdges, OneOf, Subgraph
 from graphssl.backbones import backbone
 from graphssl.backbones.base import BatchNorm
 from graphssl.encoder import Encoder
@@ -26,6 +26,8 @@ VIEWS = {
     "content": MaskNodes(0.3),
     "edges": MoveEdges(0.3),
     "subgraph": Subgraph(0.4),
+    "bonds": DropEdges(0.3),
+    "removed": DropSubgraph(0.3),
     "one of": OneOf((DropNodes(0.3), MaskNodes(0.3), MoveEdges(0.3), Subgraph(0.4))),
 }
 
@@ -394,6 +396,8 @@ def test_each_graph_goes_through_one_view_alone():
         (lambda: MaskNodes(-0.1), "mask a share of -0.1"),
         (lambda: MoveEdges(1.5), "move a share of 1.5 of the edges"),
         (lambda: Subgraph(0.0), "keep a share of 0.0"),
+        (lambda: DropEdges(-0.1), "drop a share of -0.1 of the edges"),
+        (lambda: DropSubgraph(1.0), "drop a share of 1.0 of the nodes"),
         (lambda: OneOf(()), "no view to choose from"),
     ],
 )

@@ -11,7 +11,7 @@ LAYERS = [
     {"tokens", "masks", "structure", "losses", "heads", "teacher", "balance"}, {"augment"},
     {"backbones"}, {"encoder"}, {"methods"}, {"data"}, {"train"}, {"probes"}, {"recipes"},
     {"report", "plot", "store", "finetune"}, {"select", "monitor"}, {"runner"}, {"pretrained"},
-    {"api", "integrate"}, {"__init__"}, {"cli", "ogb"}, {"__main__"},
+    {"api", "integrate"}, {"__init__"}, {"ogb"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 

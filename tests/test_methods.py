@@ -22,6 +22,7 @@ PAIRS = [
 SMALL = ("one-node", "no-edges", "odd")  # two draws need not differ
 COMPARING = (
     "cca-ssg",
+    "context-pred",
     "grace",
     "graphcl",
     "infograph",
@@ -37,7 +38,9 @@ every_pair = pytest.mark.parametrize(("name", "kind"), PAIRS, ids=["-".join(pair
 
 def usual(case):
     """The kind that a method is tried on where one is enough."""
-    return "molecules" if case.several else next(kind for kind in ("citation", "points") if kind not in case.skips)
+    if case.several:
+        return "molecules"
+    return next(kind for kind in ("citation", "points", "classes") if kind not in case.skips)
 
 
 def losses_of(method, graph, seed=0):
@@ -114,8 +117,9 @@ def test_batch_mates_do_not_see_each_other_in_the_encoder(name):
 
 def several(case):
     """Several graphs that fit, and the method for them."""
-    kind = next(kind for kind in ("molecules", "points") if kind not in case.skips)
-    graph = KINDS[kind]() if kind == "molecules" else Graph.stack(raw(kind, 3).graphs[:])
+    kind = next(kind for kind in ("molecules", "points", "classes") if kind not in case.skips)
+    graph = Graph.stack(raw(kind, 3).graphs[:]) if kind == "points" else KINDS[kind]()
+    graph = graph.replace(x=dense(graph.x))
     return graph, case.make(graph, kind=kind).eval()
 
 

@@ -16,6 +16,7 @@ from graphssl.graph import Graph
 from graphssl.masks import Bandwidths, Edges, Paths, Uniform
 from graphssl.probes import get_protocol
 from graphssl.recipes import Select, Spec, get_recipe, list_methods
+from graphssl.recipes.molecules import MOLECULES
 from graphssl.train import seeded
 
 NAMED = [(method, name) for method in list_methods() for name in get_recipe(method).by_name]
@@ -25,7 +26,8 @@ CITED = [
     for name, figures in get_recipe(method).published.items()
     for protocol in figures
 ]
-SETS = ("graphcl", "infograph", "simgrace", "simsiam")  # refuse a single graph: tests/test_graph_contrast.py
+# refuse a single graph: tests/test_graph_contrast.py, tests/test_molecule_methods.py
+SETS = ("context-pred", "graph-jepa", "graphcl", "infograph", "simgrace", "simsiam")
 PREDICT_EDGES = ("bandana", "maskgae", "s2gae", "gae", "vgae", "paretognn")
 
 
@@ -50,7 +52,10 @@ def spec_of_items(name):
 
 def spec_of(name, task=None, sparse=False, dim=24, edges=500, edge_dim=0, known=True):
     task = task or task_of(name)
-    return Spec(name, task, dim, 100, edges, 10 if task == "graph" else 1, sparse, known, edge_dim, axes=3)
+    return Spec(
+        name, task, dim, 100, edges, 10 if task == "graph" else 1, sparse, known, edge_dim, axes=3, fields=(dim,),
+        edge_fields=(edge_dim,) if edge_dim else (),
+    )  # fmt: skip
 
 
 def small(n=12):
@@ -61,7 +66,7 @@ def small(n=12):
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize(("method", "name"), NAMED)
 def test_the_settings_of_every_named_set_build_a_plan(method, name, sparse):
-    raw = task_of(name) == "graph" and name not in SOURCES
+    raw = task_of(name) == "graph" and name not in SOURCES and name not in MOLECULES
     spec = spec_of_items(name) if raw else spec_of(name, sparse=sparse, dim=40 if sparse else 16)
     recipe = get_recipe(method)
     own = recipe.by_name[name]
@@ -112,7 +117,7 @@ def test_a_users_data_of_a_known_name_has_no_papers_settings():
 
 @pytest.mark.parametrize("name", sorted({name for _, name, *_ in [*NAMED, *CITED]}))
 def test_every_name_is_a_data_set(name):
-    assert name in list_datasets() or name.removesuffix("/link") in FILES_ONLY
+    assert name in list_datasets() or name.removesuffix("/link") in FILES_ONLY or name in MOLECULES
 
 
 @pytest.mark.parametrize(("method", "name", "protocol"), CITED)

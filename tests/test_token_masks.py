@@ -47,7 +47,7 @@ def share(ratio, count):
 
 def runs_on(name, kind):
     """Whether the kind of data has what that masker needs."""
-    return kind in PLACED or (name in COLORS and kind in ("star", "odd"))
+    return kind in PLACED or (name in COLORS and kind in ("star", "odd", "classes"))
 
 
 @pytest.mark.parametrize("name", EACH)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from graphssl import ops
-from graphssl.errors import unknown
+from graphssl.errors import UserError, unknown
 from graphssl.graph import Graph
 
 ACTIVATIONS = {"prelu": nn.PReLU, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "none": nn.Identity}
@@ -42,7 +45,55 @@ def norm_named(name: str, dim: int) -> nn.Module:
     return nn.Identity() if name == "none" else NORMS[name](dim)
 
 
-class Layer(nn.Module):
+def edge_attributes(graph: Graph, width: int, like: Tensor) -> Tensor:
+    """What edges carry, [E, width], in the type of ``like``; UserError where they carry nothing."""
+    if graph.edge_attr is None:
+        raise UserError(
+            f"the encoder was built for edges with {width} attributes, but this graph's have none; "
+            "give edge_attr, or build it with edge_attr=False"
+        )
+    return graph.edge_attr.reshape(graph.num_edges, width).to(like.dtype)
+
+
+class Step(nn.Module):
+    """A layer of a backbone.
+
+    With ``checkpoint`` set only its input is kept for the backward, which computes the rest anew: Chen et al. 2016,
+    arXiv:1604.06174. What is drawn anew is the same, and norms take note of each batch once.
+    """
+
+    dim_in: int
+    dim: int
+    checkpoint = False
+
+    def __call__(self, *inputs: Any) -> Any:
+        if not (self.checkpoint and torch.is_grad_enabled()):
+            return super().__call__(*inputs)
+        # a tensor of its own beside the inputs tells which device's draws to repeat where content is sparse
+        here, call = next(self.parameters()), super().__call__
+        return checkpoint(
+            lambda _, *inputs: call(*inputs), here, *inputs, use_reentrant=False,
+            context_fn=lambda: (nullcontext(), Unnoticed(self)),
+        )  # fmt: skip
+
+
+class Unnoticed:
+    """Within, norms of ``module`` leave their running statistics as they are; may be entered again."""
+
+    def __init__(self, module: nn.Module):
+        self.norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d)]
+
+    def __enter__(self) -> None:
+        self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
+        for norm in self.norms:
+            norm.momentum, norm.num_batches_tracked = 0.0, norm.num_batches_tracked.clone()  # type: ignore[union-attr]
+
+    def __exit__(self, *error: object) -> None:
+        for norm, (momentum, count) in zip(self.norms, self.before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
+
+
+class Layer(Step):
     """Dropout, a convolution, then residual, norm and activation, in the order of GraphMAE's reference code.
 
     With ``norm_last`` the norm stands behind the activation, as in InfoGraph's and GraphCL's. ``conv`` maps (graph,
@@ -85,11 +136,16 @@ class Project(nn.Linear):
 class Backbone(nn.Module):
     """``layers`` one after another; a method may walk them itself, with another graph for each."""
 
-    def __init__(self, layers: list[Layer]):
+    def __init__(self, layers: Sequence[Step]):
         super().__init__()
         self.layers = nn.ModuleList(layers)
         self.dim_in, self.dim = layers[0].dim_in, layers[-1].dim
         self.widths = tuple(layer.dim for layer in layers)
+
+    @property
+    def checkpointed(self) -> bool:
+        """Whether a backward is left layers' inputs only."""
+        return all(getattr(layer, "checkpoint", False) for layer in self.layers)
 
     def forward(self, graph: Graph, h: ops.Content, rows: Tensor | None = None) -> Tensor:
         """Content [N, dim_in] to codes [N, dim]; with a boolean ``rows`` [N] only the codes of those rows."""

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphssl import ops
-from graphssl.backbones.base import Backbone, evaluating
+from graphssl.backbones.base import Backbone, Step, evaluating
 from graphssl.errors import UserError
 from graphssl.graph import Graph
 
@@ -23,7 +23,7 @@ class ForeignConv(nn.Module):
         return out if rows is None else out[rows]
 
 
-class ForeignLayer(nn.Module):
+class ForeignLayer(Step):
     """The one layer of a foreign backbone."""
 
     def __init__(self, conv: ForeignConv, dim_in: int, dim: int):
@@ -51,4 +51,4 @@ def foreign(module: nn.Module, dim_in: int) -> Backbone:
     if not isinstance(codes, Tensor) or codes.ndim != 2 or codes.size(0) != 3:
         came = tuple(codes.shape) if isinstance(codes, Tensor) else type(codes).__name__
         raise UserError(f"the encoder {type(module).__name__} returned {came} for 3 nodes; expected codes [3, width]")
-    return Backbone([ForeignLayer(ForeignConv(module), dim_in, codes.size(1))])  # type: ignore[list-item]
+    return Backbone([ForeignLayer(ForeignConv(module), dim_in, codes.size(1))])

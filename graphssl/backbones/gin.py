@@ -6,8 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from graphssl import ops
-from graphssl.backbones.base import activation_named, norm_named
-from graphssl.errors import UserError
+from graphssl.backbones.base import activation_named, edge_attributes, norm_named
 from graphssl.graph import Graph
 
 
@@ -41,11 +40,6 @@ class GINConv(nn.Module):
     def _said(self, graph: Graph, x: Tensor) -> Tensor:
         """What goes along each edge, [E, dim_in]."""
         assert self.edge is not None
-        if graph.edge_attr is None:
-            raise UserError(
-                f"the encoder was built for edges with {self.edge.in_features} attributes, but this graph's have none; "
-                "give edge_attr, or build it with edge_attr=False"
-            )
-        attributes = graph.edge_attr.reshape(graph.num_edges, self.edge.in_features).to(x.dtype)
+        attributes = edge_attributes(graph, self.edge.in_features, x)
         said = torch.relu(x[graph.edge_index[0]] + self.edge(attributes))
         return said if graph.edge_weight is None else said * graph.edge_weight[:, None]

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from graphssl import ops
-from graphssl.backbones.base import Backbone
+from graphssl.backbones.base import Backbone, Step
 from graphssl.backbones.positions import position_named, positions_of
 from graphssl.errors import unknown
 from graphssl.graph import Graph
@@ -194,7 +194,7 @@ class Attention(nn.Module):
         return self.out(layout.attend(q, k, v, self.dropout if self.training else 0.0).flatten(-2))
 
 
-class Block(nn.Module):
+class Block(Step):
     """Attention and an MLP of four times the width, each behind a norm and beside a residual."""
 
     def __init__(self, dim: int, heads: int, dropout: float = 0.0, attention_dropout: float = 0.0):
@@ -253,22 +253,22 @@ class Transformer(Backbone):
     (graph) -> CSR may give a sparse one other neighbours, such as ``structure.Reach(hops, dilation)``. ``position``
     names how ``graph.pos`` [N, axes] is read: "sincos", "learned", "mlp" or "none". ``extra`` learned tokens a graph
     attend to all and are attended by all; the first is the class token. ``embed`` maps content to the width; None:
-    content has it.
+    content has it. ``encodings`` (graph) -> [N, dim] are added to it.
     Initialised as MAE's: Xavier uniform, biases zero, tokens normal with 0.02.
     """
 
     def __init__(
         self, dim_in: int, dim: int, layers: int, heads: int = 4, *, axes: int = 0, position: str = "sincos",
         attention: str = "dense", extra: int = 0, dropout: float = 0.0, attention_dropout: float = 0.0,
-        embed: nn.Module | None = None, pattern: Pattern | None = None,
+        embed: nn.Module | None = None, pattern: Pattern | None = None, encodings: Sequence[nn.Module] = (),
     ):  # fmt: skip
         if attention not in ATTENTION:
             raise unknown("attention", attention, ATTENTION)
-        super().__init__([Block(dim, heads, dropout, attention_dropout) for _ in range(layers)])  # type: ignore[misc]
+        super().__init__([Block(dim, heads, dropout, attention_dropout) for _ in range(layers)])
         self.dim_in, self.attention, self.extra, self.pattern = dim_in, attention, extra, pattern
         self.norm = nn.LayerNorm(dim)
         glorot(self)
-        self.embed = embed
+        self.embed, self.encodings = embed, nn.ModuleList(encodings)
         self.position = position_named(position, dim, axes)
         self.extras = nn.Parameter(torch.empty(extra, dim).normal_(std=0.02)) if extra else None
 
@@ -282,6 +282,8 @@ class Transformer(Backbone):
         codes = ops.dense(h) if self.embed is None else self.embed(h)
         if self.position is not None:
             codes = codes + self.position(positions_of(graph))
+        for encoding in self.encodings:
+            codes = codes + encoding(graph)
         extras = None if self.extras is None else self.extras.expand(graph.num_graphs, -1, -1)
         return layout.pack(codes, extras)
 

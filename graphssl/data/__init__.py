@@ -8,6 +8,10 @@ from graphssl.data.dataset import Graphs as Graphs
 from graphssl.data.dataset import Split as Split
 from graphssl.data.features import degree_features as degree_features
 from graphssl.data.folders import read_folder as read_folder
+from graphssl.data.molecules import from_smiles as from_smiles
+from graphssl.data.molecules import penalised_logp as penalised_logp
+from graphssl.data.molecules import read_csv as read_csv
+from graphssl.data.molecules import scaffold_split as scaffold_split
 from graphssl.data.named import list_datasets as list_datasets
 from graphssl.data.named import load_dataset as load_dataset
 from graphssl.data.named import origin as origin

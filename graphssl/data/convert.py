@@ -19,6 +19,7 @@ from graphssl.data.features import compact
 from graphssl.data.files import read_npz
 from graphssl.data.folders import holds_pictures, read_folder
 from graphssl.data.given import given_splits, read_labels, stack_labels, to_numpy
+from graphssl.data.molecules import from_smiles, is_csv, read_csv
 from graphssl.data.splits import default_graph_splits, default_splits
 from graphssl.errors import UserError
 from graphssl.graph import Graph, read_content
@@ -26,8 +27,9 @@ from graphssl.ops import Rows, dense
 from graphssl.tokens import Items
 
 ACCEPTED = (
-    "a .npz file or its folder, a torch_geometric Data, Dataset or list of Data, a networkx or DGL graph or a list of "
-    "them, (features, scipy sparse adjacency), a graphssl.Graph or list of them, an array of images [B, C, H, W], "
+    "a .npz file or its folder, a .csv file or a list of SMILES, a torch_geometric Data, Dataset or list of Data, a "
+    "networkx or DGL graph or a list of them, (features, scipy sparse adjacency), a graphssl.Graph or list of them, an "
+    "array of images [B, C, H, W], "
     "videos [B, T, C, H, W] or point clouds [B, P, 3], a list of such arrays, (array, labels), graphssl.Items, a "
     "folder of images or videos, or a graphssl Dataset, as graphssl.load_dataset(name) gives"
 )
@@ -49,6 +51,10 @@ def to_dataset(data: Any, *, name: str = "data", x_name: Any = None, y_name: str
     array's kind is found. So does a folder of images or videos, whose sub-folders are classes
     (``graphssl.data.read_folder`` resizes them).
 
+    SMILES strings become a set of molecules: a list, an array or a pandas column of them, such with labels as (SMILES,
+    labels) or as pairs in the list, or a ``.csv`` or ``.csv.gz`` file with a column ``smiles``. What is no SMILES is
+    refused; ``graphssl.data.from_smiles`` and ``read_csv`` can leave it out, and choose the columns.
+
     Labels, masks and names come along. Integer labels are classes, renumbered from 0 with ``classes`` as their names;
     negative ones mean "no label". Masks (``train_mask``, ``val_mask``, ``test_mask``, [N] or [N, repeats]) and index
     lists (``train_idx``, ...) become the split "given"; without them labelled data gets a random one ("random-1:1:8" of
@@ -65,6 +71,8 @@ def to_dataset(data: Any, *, name: str = "data", x_name: Any = None, y_name: str
         return data
     if isinstance(data, str | os.PathLike):
         return _from_path(data, name)
+    if (smiles := _strings(data)) is not None:
+        return from_smiles(*smiles, name=name).replace(raw=data)
     if isinstance(data, Items) or is_array(data):
         return item_set(items_of(data), name=name, raw=data)
     if with_labels(data):
@@ -91,6 +99,21 @@ def to_dataset(data: Any, *, name: str = "data", x_name: Any = None, y_name: str
     elif kind == "networkx":
         y, names = foreign.node_labels(data, x_name, y_name), tuple(data.nodes)
     return _node_set(name, graph, y, splits, node_names=names, raw=data)
+
+
+def _strings(data: Any) -> tuple[Sequence[str], Any] | None:
+    """The SMILES and the labels in a list, an array or a pandas column of strings; None where these are no strings."""
+    pair = isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str | tuple)
+    if pair and (known := _strings(data[0])) is not None:
+        return known[0], data[1]
+    if getattr(getattr(data, "dtype", None), "kind", "") in "OTU" and hasattr(data, "tolist"):
+        data = data.tolist()
+    if not isinstance(data, list | tuple) or not data or not isinstance(_unpair(data[0])[0], str):
+        return None
+    if isinstance(data[0], str):
+        return data, None
+    pairs = [_unpair(item) for item in data]
+    return [text for text, _ in pairs], stack_labels([label for _, label in pairs], of="molecule")
 
 
 def _node_set(name: str, graph: Graph, y: Any, splits: dict[str, tuple[Split, ...]], **fields: Any) -> Dataset:
@@ -243,7 +266,7 @@ def is_path(data: Any) -> bool:
     if not isinstance(data, str | os.PathLike) or data == "":
         return False
     path = Path(data).expanduser()
-    if isinstance(data, os.PathLike) or path.suffix == ".npz" or path.is_file() or len(path.parts) > 2:
+    if isinstance(data, os.PathLike) or path.suffix == ".npz" or is_csv(path) or path.is_file() or len(path.parts) > 2:
         return True
     return path.is_dir() and (len(path.parts) > 1 or any(path.glob("*.npz")) or holds_pictures(path))
 
@@ -264,7 +287,11 @@ def _from_path(data: Any, name: str) -> Dataset:
             raise UserError(f"the folder {path} holds {found}; give the path of one .npz file")
         path = files[0]
     if not path.is_file():
-        raise UserError(f"there is no file {path}; give a .npz file, or one of graphssl.list_datasets()")
+        raise UserError(
+            f"there is no file {path}; give a .npz file, a .csv file of molecules, or one of graphssl.list_datasets()"
+        )
+    if is_csv(path):
+        return read_csv(path, None if name == "data" else name)
     return read_npz(path, None if name == "data" else name)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shutil
+import urllib.request
+import zipfile
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from graphssl.data.convert import to_dataset
-from graphssl.data.dataset import Dataset, Split
+from graphssl.data.dataset import Dataset
 from graphssl.data.features import MAX_DEGREE, degree_features
+from graphssl.data.ogb_files import Meta, known_meta, read_ogb
+from graphssl.errors import UserError
 
 PLANETOID = {"cora": "Cora", "citeseer": "CiteSeer", "pubmed": "PubMed"}
 AMAZON = {"amazon-computers": "Computers", "amazon-photo": "Photo"}
@@ -23,24 +28,14 @@ TU = {
         "IMDB-BINARY", "IMDB-MULTI", "COLLAB", "REDDIT-BINARY", "REDDIT-MULTI-5K", "REDDIT-MULTI-12K",
     )
 }  # fmt: skip
-OGB_NODES = ("ogbn-arxiv", "ogbn-products")
-OGB_GRAPHS = tuple(
-    f"ogbg-mol{name}"
-    for name in (
-        "bace",
-        "bbbp",
-        "clintox",
-        "esol",
-        "freesolv",
-        "hiv",
-        "lipo",
-        "muv",
-        "pcba",
-        "sider",
-        "tox21",
-        "toxcast",
-    )
-)
+OGB_NODES = ("ogbn-arxiv", "ogbn-products", "ogbn-proteins")
+OGB_LINKS = ("ogbl-citation2", "ogbl-collab", "ogbl-ddi", "ogbl-ppa", "ogbl-vessel")
+MOLECULES = (
+    "bace", "bbbp", "chembl", "clintox", "esol", "freesolv", "hiv", "lipo", "muv", "pcba", "sider", "tox21", "toxcast",
+)  # fmt: skip
+OGB_GRAPHS = ("ogbg-ppa", *(f"ogbg-mol{name}" for name in MOLECULES))
+BYTES = 1 << 20  # of a file that are read at once
+SECONDS = 30  # to wait for an answer
 
 
 def planetoid(name: str, folder: Path) -> Dataset:
@@ -81,33 +76,67 @@ def tu(name: str, folder: Path) -> Dataset:
     return to_dataset(items, name=name).replace(raw=None, from_degrees=degrees)
 
 
+def ogb(name: str, folder: Path) -> Dataset:
+    """A set of OGB, read from ``folder/ogbn_arxiv`` and the like, where the set is put if it is not there."""
+    meta = known_meta(name)
+    place = ogb_folder(meta, folder)
+    if not (place / "raw").is_dir():
+        fetch(meta, place)
+    return read_ogb(place, meta)
+
+
 def ogb_nodes(name: str, folder: Path) -> Dataset:
-    from ogb.nodeproppred import PygNodePropPredDataset
-
-    with trusted():
-        source = PygNodePropPredDataset(name, root=str(folder))
-        parts = source.get_idx_split()
-    return _nodes(name, source[0]).replace(splits={"public": (_split(parts),)})
+    return ogb(name, folder)
 
 
-def ogb_graphs(name: str, folder: Path) -> Dataset:
-    from ogb.graphproppred import PygGraphPropPredDataset
+def ogb_links(name: str, folder: Path) -> Dataset:
+    """A link set of OGB, which no ``.npz`` file can stand for: the error says where to put OGB's own files."""
+    try:
+        return ogb(name, folder)
+    except OSError as error:
+        meta = known_meta(name)
+        raise UserError(
+            f"data set {name!r} is not in {ogb_folder(meta, folder)}, and downloading it from {meta.url} failed "
+            f"({type(error).__name__}: {error}); connect to the network once, or unpack that archive there"
+        ) from error
 
-    with trusted():
-        source = PygGraphPropPredDataset(name, root=str(folder))
-        parts = source.get_idx_split()
-    return to_dataset(list(source), name=name).replace(raw=None, splits={"scaffold": (_split(parts),)})
+
+def ogb_folder(meta: Meta, folder: Path) -> Path:
+    """Where ogb keeps that set under its root ``folder``."""
+    return folder / meta.name.replace("-", "_")
 
 
-def trusted() -> AbstractContextManager[Any]:
-    """Where ``torch.load`` accepts PyG's containers: OGB's loader does not say so itself, as torch >= 2.6 requires."""
-    from torch_geometric.data import Data
-    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-    from torch_geometric.data.storage import GlobalStorage
+def fetch(meta: Meta, place: Path) -> None:
+    """Downloads the archive of an OGB set and unpacks it to ``place``, which is there whole or not at all.
 
-    known = torch.serialization.get_safe_globals()  # leaving forgets what was added here, so add no class of others
-    missing = [kind for kind in (Data, DataEdgeAttr, DataTensorAttr, GlobalStorage) if kind not in known]
-    return torch.serialization.safe_globals(missing)
+    Raises OSError without a network, and UserError for an archive that came cut short or damaged.
+    """
+    new = place.with_name(f".{place.name}.new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        archive = new / "archive.zip"
+        with urllib.request.urlopen(meta.url, timeout=SECONDS) as answer, open(archive, "wb") as file:
+            size = int(answer.headers.get("Content-Length") or 0)
+            with tqdm(
+                total=size or None, desc=f"downloading {meta.name}", unit="B", unit_scale=True, disable=None
+            ) as bar:
+                while read := answer.read(BYTES):
+                    file.write(read)
+                    bar.update(len(read))
+        came = archive.stat().st_size
+        if size and came != size:
+            raise UserError(f"{came} of the {size} bytes of {meta.url} came; call again")
+        try:
+            with zipfile.ZipFile(archive) as files:
+                files.extractall(new / "files")  # checks each file's sum
+        except (zipfile.BadZipFile, EOFError) as error:
+            raise UserError(f"what {meta.url} gave is no archive, or damaged ({error}); call again") from error
+        if not (new / "files" / meta.download_name / "raw").is_dir():
+            raise UserError(f"the archive {meta.url} has no {meta.download_name}/raw; update ogb, which names it so")
+        (new / "files" / meta.download_name).replace(place)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
 
 
 def _nodes(name: str, data: Any) -> Dataset:
@@ -115,10 +144,6 @@ def _nodes(name: str, data: Any) -> Dataset:
     if "given" in dataset.splits:
         dataset = dataset.replace(splits={"public": dataset.splits["given"]})
     return dataset
-
-
-def _split(parts: dict[str, Any]) -> Split:
-    return Split(*(torch.as_tensor(parts[key]).long().sort().values for key in ("train", "valid", "test")))
 
 
 Source = Callable[[str, Path], Dataset]
@@ -129,6 +154,7 @@ SOURCES: dict[str, Source] = {
     "wikics": wikics,
     **dict.fromkeys(TU, tu),
     **dict.fromkeys(OGB_NODES, ogb_nodes),
-    **dict.fromkeys(OGB_GRAPHS, ogb_graphs),
+    **dict.fromkeys(OGB_LINKS, ogb_links),
+    **dict.fromkeys(OGB_GRAPHS, ogb),
 }
 NODE_SOURCES = (planetoid, amazon, coauthor, wikics, ogb_nodes)

@@ -13,6 +13,8 @@ from graphssl.ops import CSR, Rows, dense
 
 SPARSE_WIDTH, SPARSE_SHARE = 64, 0.1  # wide and mostly zero: sparse rows are smaller and faster
 MAX_DEGREE = 400  # as the GraphMAE code caps them
+ATOM_FIELDS = (119, 5, 12, 12, 10, 6, 6, 2, 2)  # classes of OGB's nine features of an atom, and three of a bond:
+BOND_FIELDS = (5, 6, 2)  # ogb/utils/features.py of ogb 1.3.6; ``molecules`` says what they are
 
 
 def degree_features(edge_index: Any, num_nodes: int, max_degree: int | None = None) -> Tensor:
@@ -51,6 +53,26 @@ def one_hot(label: Tensor, width: int) -> Tensor | Rows:
     if width < SPARSE_WIDTH:
         return torch.nn.functional.one_hot(label.long(), width).float()
     return Rows(CSR(torch.arange(N + 1), label.long(), None, (N, width)), torch.ones(N))
+
+
+def blocks(classes: Any, widths: tuple[int, ...], name: str) -> Rows:
+    """Columns of ``classes`` [N, K], counted from 0, as one-hot blocks of ``widths`` side by side: sparse [N, sum].
+
+    A linear map of a row is the sum of K embeddings. ``name`` is what UserErrors call the classes.
+
+        >>> blocks([[0, 1]], (2, 3), "x").to_dense()
+        tensor([[1., 0., 0., 1., 0.]])
+    """
+    classes = np.asarray(classes)
+    wrong = (classes < 0) | (classes >= np.array(widths)) | (classes != np.floor(classes))
+    if wrong.any():
+        row, column = np.argwhere(wrong)[0]
+        most = widths[column] - 1
+        raise UserError(f"{name} has {classes[row, column]} in row {row}, column {column}; its classes are 0 to {most}")
+    N, K = classes.shape
+    starts = np.cumsum([0, *widths[:-1]])
+    col = torch.from_numpy((classes.astype(np.int64) + starts).reshape(-1))
+    return Rows(CSR(torch.arange(0, N * K + 1, K), col, None, (N, sum(widths))), torch.ones(N * K))
 
 
 def mostly_zero(x: Tensor) -> bool:

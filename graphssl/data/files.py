@@ -16,7 +16,7 @@ from torch import Tensor
 
 from graphssl.data.arrays import item_set, items_of
 from graphssl.data.dataset import Dataset, Graphs, Split
-from graphssl.data.features import compact, cut, one_hot, one_hot_degrees
+from graphssl.data.features import ATOM_FIELDS, BOND_FIELDS, blocks, compact, cut, one_hot, one_hot_degrees
 from graphssl.data.given import joined, read_index, read_labels, read_mask
 from graphssl.data.splits import default_graph_splits, default_splits
 from graphssl.errors import UserError
@@ -233,6 +233,7 @@ def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
     x: Tensor | Rows | None = None
     fields: tuple[int, ...] = ()
     edge_fields: tuple[int, ...] = ()
+    ogb = _has_ogb_classes(name, arrays)
     if "node_label" in arrays:
         label = torch.from_numpy(np.unique(_integers(arrays, "node_label", N), return_inverse=True)[1])
         x = one_hot(label, int(label.max()) + 1)
@@ -240,7 +241,10 @@ def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
     else:
         key = next((key for key in ("node_attr", "node_feat") if key in arrays), None)
         if key is not None:
-            x = compact(read_content(arrays[key], key))
+            if ogb:
+                x, fields = blocks(arrays[key], ATOM_FIELDS, key), ATOM_FIELDS
+            else:
+                x = compact(read_content(arrays[key], key))
             if x.size(0) != N:
                 raise UserError(f"{key} has {x.size(0)} rows, but node_ptr ends at {N}; give one row a node")
     edge_attr = None
@@ -251,7 +255,10 @@ def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
         edge_attr = torch.nn.functional.one_hot(kind).float()
         edge_fields = (edge_attr.size(1),)
     elif "edge_feat" in arrays:
-        edge_attr = read_numbers(arrays["edge_feat"], "edge_feat")
+        if ogb:
+            edge_attr, edge_fields = blocks(arrays["edge_feat"], BOND_FIELDS, "edge_feat").to_dense(), BOND_FIELDS
+        else:
+            edge_attr = read_numbers(arrays["edge_feat"], "edge_feat")
         if len(edge_attr) != E:
             raise UserError(f"edge_feat has {len(edge_attr)} rows for {E} edges; give one row an edge")
     graphs = packed(x, edges, node_ptr, edge_ptr, edge_attr)
@@ -260,6 +267,13 @@ def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
         name=name, graphs=graphs, task="graph", y=y, classes=classes, splits=_graph_splits(arrays, y, B),
         item_names=_names(arrays, B, "graphs"), from_degrees=x is None, fields=fields, edge_fields=edge_fields,
     )  # fmt: skip
+
+
+def _has_ogb_classes(name: str, arrays: dict[str, np.ndarray]) -> bool:
+    """Whether these are molecules of OGB, whose features of atoms and bonds are classes."""
+    widths = {"node_feat": len(ATOM_FIELDS), "edge_feat": len(BOND_FIELDS)}
+    right = all(key in arrays and arrays[key].shape[1:] == (width,) for key, width in widths.items())
+    return name.startswith("ogbg-mol") and right and not {"node_label", "node_attr"} & arrays.keys()
 
 
 def _pointers(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from graphssl.data import download
+from graphssl.data import download, molecules
+from graphssl.data.convert import to_dataset
 from graphssl.data.dataset import Dataset
 from graphssl.data.files import ITEMS, read_npz
 from graphssl.data.layouts import KNOWN, NAMES, read_known, shipped_digits
@@ -25,12 +26,15 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     """The data set of this name, as ``list_datasets`` lists it; case and underscores are forgiven.
 
     Looked for as ``NAME.npz`` in the folders node, graph, molecule, image, point and sequence of ``root`` and in
-    itself, then of ``$GRAPHSSL_DATA``, then of ``~/.cache/graphssl``, then among the sets that ship; else PyG or OGB
-    downloads it there. ``NAME/link`` is the link set of a set of one graph (``Dataset.link``).
+    itself, and of molecules as ``NAME.csv`` or ``NAME.csv.gz`` in the folder molecule, then of ``$GRAPHSSL_DATA``, then
+    of ``~/.cache/graphssl``, then among the sets that ship; else PyG or OGB downloads it there. ``NAME/link`` is the
+    link set of a set of one graph (``Dataset.link``). The path of a csv file is read as ``read_csv`` does.
 
         >>> load_dataset("citations-mini").graph.num_nodes
         800
     """
+    if molecules.is_csv(name):
+        return to_dataset(name)
     key = _known(name)
     if key.endswith(LINK):
         one = key.removesuffix(LINK)
@@ -40,6 +44,8 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     places = search_path(root)
     path = _path_of(key, places)
     if path is not None:
+        if molecules.is_csv(path):
+            return molecules.read_named(path, key, CACHE.expanduser() / "computed").replace(known=True)
         known = key in KNOWN and _normal(path.stem) == KNOWN[key][0]
         return (read_known(key, path) if known else read_npz(path, key)).replace(known=True)
     if key in MADE:
@@ -109,15 +115,18 @@ def _normal(name: str) -> str:
 def _known(name: str) -> str:
     """The name in its usual form: a file's of a known set stands for the set's."""
     key = _normal(name)
-    return NAMES.get(key, key)
+    return {**NAMES, **molecules.NAMES}.get(key, key)
 
 
 def _files(place: Path) -> dict[str, Path]:
-    """The ``.npz`` files of a place by the name of their data set."""
+    """The files of a place by the name of their data set."""
     found: dict[str, Path] = {}
     for folder in FOLDERS:
         for path in sorted((place / folder).glob("*.npz")):
             found.setdefault(_known(path.stem), path)
+    for ending in molecules.ENDINGS:
+        for path in sorted((place / "molecule").glob(f"*{ending}")):
+            found.setdefault(molecules.stem_of(path), path)
     return found
 
 
@@ -129,7 +138,7 @@ def _holds_many(key: str, places: list[Path]) -> bool:
     """Whether the set of that name is of many graphs or items, as far as that shows without reading it."""
     path = _path_of(key, places)
     if path is not None:
-        return key in KNOWN or _is_graph_set(path)
+        return key in KNOWN or molecules.is_csv(path) or _is_graph_set(path)
     return key in MADE or key in download.TU or key in download.OGB_GRAPHS
 
 

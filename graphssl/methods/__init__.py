@@ -1,16 +1,19 @@
 """Pretext methods, one paper a file."""
 
+from graphssl.methods.attr_masking import AttrMasking as AttrMasking
 from graphssl.methods.bandana import Bandana as Bandana
 from graphssl.methods.base import Method as Method
 from graphssl.methods.baseline import Baseline as Baseline
 from graphssl.methods.bgrl import BGRL as BGRL
 from graphssl.methods.blend import Blend as Blend
 from graphssl.methods.cca_ssg import CCASSG as CCASSG
+from graphssl.methods.context_pred import ContextPred as ContextPred
 from graphssl.methods.crossmae import CrossMAE as CrossMAE
 from graphssl.methods.dgi import DGI as DGI
 from graphssl.methods.gae import GAE as GAE
 from graphssl.methods.gae import VGAE as VGAE
 from graphssl.methods.grace import GRACE as GRACE
+from graphssl.methods.graph_jepa import GraphJEPA as GraphJEPA
 from graphssl.methods.graphcl import GraphCL as GraphCL
 from graphssl.methods.graphmae import GraphMAE as GraphMAE
 from graphssl.methods.graphmae2 import GraphMAE2 as GraphMAE2

@@ -54,7 +54,9 @@ class Method(nn.Module, ABC):
 
     def step_bytes(self, nodes: int, edges: int) -> int:
         """About how many bytes of activations one step keeps for a batch of that size; a floor, not a ceiling."""
-        return 4 * nodes * 3 * sum(getattr(self.encoder.backbone, "widths", ()))
+        body = self.encoder.backbone
+        kept = 1 if getattr(body, "checkpointed", False) else 3
+        return 4 * nodes * kept * sum(getattr(body, "widths", ()))
 
 
 def mark_of(tensors: Iterable[Tensor]) -> Tensor:

@@ -45,11 +45,8 @@ class VGAE(Method):
         self.encoder, self.spread, self.negatives = encoder, spread, negatives
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
-        *first, last = self.encoder.backbone.layers
-        h = graph.x
-        for layer in first:
-            h = layer(graph, h)
-        mean, log_std = last(graph, h), self.spread(graph, h).clamp(max=MAX_LOG_STD)
+        *_, h, mean = graph.x, *self.encoder.backbone.walk(graph, graph.x)  # what the last layer takes and gives
+        log_std = self.spread(graph, h).clamp(max=MAX_LOG_STD)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         loss = edge_loss(graph, mean + noise * log_std.exp(), self.negatives, generator)
         return {"edges": loss, "divergence": gaussian_kl(mean, log_std) / graph.num_nodes}

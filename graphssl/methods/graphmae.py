@@ -29,7 +29,7 @@ class GraphMAE(Masked):
     zeroes the hidden nodes' codes before the decoder: sensible where the decoder sees neighbours, not for an MLP.
     ``drop_edges`` leaves that share of the edges out of what the encoder sees; self-loops stay. ``shared_dropout``
     gives all mask tokens of a step one dropout mask, so that they stay one row and cost one; the reference draws one
-    for each.
+    for each. The decoder rebuilds as many columns of the content, the first ones, as it is wide.
     """
 
     def __init__(
@@ -48,7 +48,12 @@ class GraphMAE(Masked):
         covered = self._cover(graph, hidden, generator)
         if self.dropper is not None:
             covered = covered.keep_edges(~self.dropper(graph, generator))
-        return {"content": self.loss(self._decode(graph, covered, hidden), graph.x[hidden])}
+        return {"content": self.loss(self._decode(graph, covered, hidden), self._wanted(graph.x[hidden]))}
+
+    def _wanted(self, content: Tensor | ops.Rows) -> Tensor | ops.Rows:
+        """Those columns of ``content`` [M, F] that are rebuilt."""
+        width = self.decoder.dim
+        return content if content.size(1) == width else ops.dense(content)[:, :width]
 
     def _decode(self, graph: Graph, covered: Graph, hidden: Tensor) -> Tensor:
         """What the decoder says of the ``hidden`` nodes, [M, F], from the graph with these ``covered``."""
@@ -59,11 +64,14 @@ class GraphMAE(Masked):
             codes = self.bridge(self.encoder(covered))
         return self.decoder(graph, codes, rows=hidden)
 
-    def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
+    def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor] | None:
         """Which nodes were hidden [N], all under the mask token, and the content [N, F] with what was decoded for it.
 
-        The cosine error tells directions only: then what was decoded has the length of the content itself.
+        The cosine error tells directions only: then what was decoded has the length of the content itself. None where
+        only some columns are rebuilt.
         """
+        if self.decoder.dim != graph.x.size(1):
+            return None
         hidden = self.hide(graph, generator, 1.0)
         said = self._decode(graph, graph.replace(x=ops.cover(graph.x, hidden, self.mask_token)), hidden)
         return hidden, put_back(graph, hidden, scaled_back(graph, hidden, said, self.loss))

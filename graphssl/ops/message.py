@@ -253,7 +253,8 @@ class _Kernel(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx, grad: Tensor):
-        results, tensors = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # asked for once, as a checkpoint gives them once
+        results, tensors = saved[: ctx.count], saved[ctx.count :]
         needs = ctx.needs_input_grad[4:]
         grads = backward(ctx.kernel, ctx.path, ctx.csr, grad, results, tensors, ctx.numbers, needs)
         return None, None, None, None, *grads

@@ -243,7 +243,7 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys((
         "width", "inner", "hidden", "layers", "heads", "batch_size", "views", "patience", "decoder_layers",
         "decoder_width", "patch", "frames", "steps", "projection", "dilation", "groups", "neighbours", "hops", "walks",
-        "content_nodes", "negative_nodes", "samples",
+        "content_nodes", "negative_nodes", "samples", "parts", "r2",
     ), COUNT),
     **dict.fromkeys(("clip", "tau", "alpha", "temperature"), POSITIVE),
     **dict.fromkeys((
@@ -251,11 +251,12 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "features", "warmup", "discrete", "drop_edges", "ratio",
     ), SHARE),
     "edges": (SHARE[0], lambda v: isinstance(v, str) or SHARE[1](v)),  # a share, or how tokens are joined
+    "targets": (COUNT[0], lambda v: isinstance(v, str) or COUNT[1](v)),  # how many, or of which kind
     **dict.fromkeys(("replace", "momentum", "hardest"), WHOLE_SHARE),
     **dict.fromkeys(("mask", "mask_end", "remask", "kept", "decoded", "cut", "labels"), SOME_SHARE),
     **dict.fromkeys(("lr", "warmup_lr", "head_lr"), RATE),
     **dict.fromkeys((
-        "beta", "gamma", "clusters", "global_nodes", "weight_decay", "seed", "degree", "latent", "weight", "eta",
+        "beta", "gamma", "clusters", "global_nodes", "weight_decay", "seed", "degree", "latent", "weight", "eta", "r1",
     ), NOT_NEGATIVE),
     "epochs": ("0 (untrained) or more", lambda v: v >= 0),
 }  # fmt: skip

@@ -85,7 +85,7 @@ def cut_for(
     """
     if edges is not None and "edges" not in (spec.tokens or {}):
         raise UserError(f"edges is no setting for {spec.kind}, which come with theirs; leave it out")
-    bare = "none" if encoder == "transformer" and not joined else None
+    bare = "none" if encoder in ("transformer", "transformer+checkpoint") and not joined else None
     tokenizer = tokenizer_for(
         spec, edges or bare, patch=patch, frames=frames, steps=steps, groups=groups, neighbours=neighbours
     )

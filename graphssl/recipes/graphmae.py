@@ -9,12 +9,13 @@ from torch import nn
 from graphssl.backbones import backbone
 from graphssl.data import Transform
 from graphssl.encoder import Encoder
-from graphssl.errors import unknown
+from graphssl.errors import UserError, unknown
 from graphssl.losses import mean_square, scaled_cosine
 from graphssl.masks import Block, Guided, Ramp, Uniform
 from graphssl.methods import GraphMAE
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe
 from graphssl.recipes.cutting import placed
+from graphssl.recipes.molecules import CHEM, of_molecules
 
 README = "GraphMAE README (KDD 2022), public split; its probe fixes the weight decay"
 README_TU = "GraphMAE README (KDD 2022), ten folds, five seeds"
@@ -42,6 +43,10 @@ ARXIV = {
     "epochs": 1000, "width": 1024, "layers": 3, "norm": "layer", "drop_edges": 0.5, "standardize": True,
     "undirected": True,
 }  # fmt: skip
+# chem/pretraining.py at a8a51cf, which rebuilds the atom's type alone
+CHEMICAL = {
+    **GRAPHS, **CHEM, "decoder": "gine", "dropout": 0.0, "mask": 0.25, "targets": "type", "edge_attr": True,
+}  # fmt: skip
 MASKERS = {"uniform": Uniform, "degree": Guided, "block": Block}
 MUTAG = {
     **GRAPHS, "width": 32, "layers": 5, "lr": 5e-4, "epochs": 20, "mask": 0.75, "replace": 0.1, "alpha": 2.0,
@@ -64,6 +69,7 @@ MUTAG = {
             **GRAPHS, "epochs": 100, "mask": 0.75, "replace": 0.1, "alpha": 2.0, "batch_size": 8, "norm": "layer",
             "pool": "sum", "decay": True,
         },
+        **of_molecules(CHEMICAL),
     },
     by_task={"graph": {**GRAPHS, "width": 256, "lr": 5e-4, "edge_attr": True}},
     published={
@@ -87,7 +93,7 @@ def graphmae(
     loss: str = "sce", alpha: float = 3.0, lr: float = 1e-3, weight_decay: float = 0.0, decay: bool = True,
     epochs: int = 300, masker: str = "uniform", mask_end: float | None = None, drop_edges: float = 0.0,
     shared_dropout: bool = False, edge_attr: bool = True, standardize: bool = False, undirected: bool = False,
-    batch_size: int | None = None, clip: float | None = None,
+    targets: str = "all", batch_size: int | None = None, clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Masked feature reconstruction.
 
@@ -96,9 +102,9 @@ def graphmae(
     takes five minutes on two cores (1500 steps: benchmarks/results/speed.md). ``mutag``, ``proteins``, ``nci1`` and
     ``imdb-binary`` are rows of its graph table, with configs.yml's values; what they reach stands in
     benchmarks/results/quality.md. pubmed, ogbn-arxiv, imdb-multi, collab and reddit-binary have configs.yml's values
-    too and were never run here. Data without a name: the signature's values for one graph (meant for node
-    classification on sparse or dense features), and for a list of graphs a GIN of width 256 in batches of 32 (meant for
-    graph classification).
+    too and were never run here. Named sets of molecules have the values of its chem part, with fewer epochs. Data
+    without a name: the signature's values for one graph (meant for node classification on sparse or dense features),
+    and for a list of graphs a GIN of width 256 in batches of 32 (meant for graph classification).
 
     ``mask`` is the share of hidden nodes, ``masker`` which ones: "uniform", "degree" (those of many neighbours sooner)
     or "block" (a connected one); with ``mask_end`` the share moves there as training goes on. ``replace`` is the share
@@ -108,18 +114,24 @@ def graphmae(
     dropout mask, so that they cost one row: a faster step for about half a point of accuracy (five seeds:
     benchmarks/results/speed.md and quality.md). ``edge_attr`` lets a GIN's messages carry the edges' attributes where
     the data has any. ``drop_edges`` leaves that share of the edges out of what the encoder sees, ``standardize`` scales
-    each feature to mean 0 and deviation 1, ``undirected`` gives every edge its counterpart.
+    each feature to mean 0 and deviation 1, ``undirected`` gives every edge its counterpart. ``targets`` is "all" or,
+    for content of classes, "type": the first one-hot block of the content alone is rebuilt, the type of an atom.
     """
     if masker not in MASKERS:
         raise unknown("masker of graphmae", masker, MASKERS)
     if loss not in ("sce", "mse"):
         raise unknown("loss of graphmae", loss, ("sce", "mse"))
+    if targets not in ("all", "type"):
+        raise unknown("targets of graphmae", targets, ("all", "type"))
+    if targets == "type" and not spec.fields:
+        raise UserError(f"the content of {spec.name!r} is not known to be of one-hot blocks; choose targets='all'")
+    dim = spec.dim if targets == "all" else spec.fields[0]
     body = backbone_of(
         encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, attention_dropout=attention_dropout,
         norm=norm, residual=residual, activation=activation, edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
     )  # fmt: skip
     reader = Encoder(body, pool=pool)
-    widths = [width, spec.dim] if decoder == "mlp" else [spec.dim]
+    widths = [width, dim] if decoder == "mlp" else [dim]
     writer = backbone(
         decoder, width, widths, dropout=dropout, attention_dropout=attention_dropout, activation=activation,
         bare_end=True, edge_dim=spec.edge_dim if edge_attr else 0,

@@ -10,12 +10,14 @@ from graphssl.heads import glorot
 from graphssl.methods import InfoGraph
 from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, recipe
 from graphssl.recipes.cutting import placed
+from graphssl.recipes.molecules import BESIDE, of_molecules
 
 README = "GraphMAE README (KDD 2022)"
 
 
 @recipe(
     "infograph",
+    by_name=of_molecules(BESIDE),
     published={
         "mutag": {"graph-svm": Published(89.01, 1.13, README)},
         "proteins": {"graph-svm": Published(74.44, 0.31, README)},
@@ -33,10 +35,11 @@ def infograph(
 ) -> Plan:  # fmt: skip
     """Information that the nodes of a graph and the whole share.
 
-    All data sets have the reference's defaults: GIN layers of width 32 whose codes, laid side by side, are summed over
-    the nodes, and 20 epochs of batches of 128. The reference takes the best epoch by its cross-validated score, which
-    looks at labels; ours is the last. Measured here: benchmarks/results/quality.md. Meant for sets of graphs; data
-    without a name has the same values.
+    Named sets of molecules have the settings of Infomax in snap-stanford/pretrain-gnns at 6e69a06,
+    chem/pretrain_deepgraphinfomax.py, with 64 for its width of 300 and fewer epochs. All others have the reference's
+    defaults: GIN layers of width 32 whose codes, laid side by side, are summed over the nodes, and 20 epochs of batches
+    of 128. The reference takes the best epoch by its cross-validated score, which looks at labels; ours is the last.
+    Measured here: benchmarks/results/quality.md. Meant for sets of graphs; data without a name has the same values.
 
     On NCI1 the rate of 0.01 leaves a few graphs of rare atoms with codes millions of times larger than all others,
     from norm statistics that training no longer meets, and no probe can use them: take ``lr=0.001`` there.

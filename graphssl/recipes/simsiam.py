@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
-from graphssl.augment import DropNodes, GraphView, MaskNodes, MoveEdges, OneOf, Subgraph
 from graphssl.encoder import Encoder
-from graphssl.errors import UserError, unknown
+from graphssl.errors import UserError
 from graphssl.methods import SimSiam
 from graphssl.recipes.base import Plan, Spec, adam, cosine_decay, recipe
 from graphssl.recipes.cutting import cut_for
-from graphssl.recipes.graphcl import VIEWS
+from graphssl.recipes.graphcl import view_named
 
 
 @recipe("simsiam")
@@ -53,19 +52,9 @@ def simsiam(
         joined=seen is not None, position=position, patch=patch, frames=frames, groups=groups, neighbours=neighbours,
         heads=heads, dropout=dropout, norm=norm, activation=activation,
     )  # fmt: skip
-    views = None if seen is None else view_named(seen, ratio, kept)
+    views = None if seen is None else view_named("simsiam", seen, ratio, kept)
     return Plan(
         method=SimSiam(Encoder(cut.body, pool=pool), views, projection, hidden, paired=raw),
         optimizer=adam(lr, weight_decay), schedule=cosine_decay, epochs=epochs, batch_size=batch_size, clip=clip,
         tokenizer=cut.tokenizer, alter=cut.alter, views=2 if raw else 1,
     )  # fmt: skip
-
-
-def view_named(name: str, ratio: float, kept: float) -> GraphView:
-    """The view of ``graphcl`` by its name there."""
-    if name not in VIEWS:
-        raise unknown("view of simsiam", name, VIEWS)
-    makers: dict[str, GraphView] = {
-        "nodes": DropNodes(ratio), "edges": MoveEdges(ratio), "content": MaskNodes(ratio), "subgraph": Subgraph(kept),
-    }  # fmt: skip
-    return OneOf(tuple(makers[part] for part in VIEWS[name]))

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch_geometric.data import Data
 
 from graphssl.data import convert, download, list_datasets, load_dataset, origin
 from graphssl.data import files as files_module
+from graphssl.data.features import ATOM_FIELDS, BOND_FIELDS, blocks
 from graphssl.errors import UserError
 from graphssl.ops import Rows, dense
 
@@ -88,8 +88,9 @@ def test_every_graph_file_loads(stem, real):
         assert graph.num_nodes == nodes[1] - nodes[0]
         assert np.array_equal(graph.edge_index, raw["edge_index"][:, edges[0] : edges[1]][:, order])
         if "edge_feat" in raw:
-            assert np.array_equal(graph.edge_attr, raw["edge_feat"][edges[0] : edges[1]][order])
-            assert np.array_equal(graph.x, raw["node_feat"][nodes[0] : nodes[1]])
+            bonds, atoms = raw["edge_feat"][edges[0] : edges[1]][order], raw["node_feat"][nodes[0] : nodes[1]]
+            assert np.array_equal(graph.edge_attr, dense(blocks(bonds, BOND_FIELDS, "bonds")))
+            assert np.array_equal(dense(graph.x), dense(blocks(atoms, ATOM_FIELDS, "atoms")))
         if "fold" in raw:
             test = dataset.splits["fold"][3].test
             assert np.array_equal(test, np.flatnonzero(raw["fold"] == 3))
@@ -117,13 +118,13 @@ def test_counts_of_node_sets(real):
 
 
 def test_features_of_graph_sets(real):
-    width = {"mutag": 7, "proteins": 3, "nci1": 37, "enzymes": 3, "imdb-binary": 136, "ogbg-molbace": 9}
+    width = {"mutag": 7, "proteins": 3, "nci1": 37, "enzymes": 3, "imdb-binary": 136, "ogbg-molbace": 174}
     assert {name: load_dataset(name).dim for name in width} == width
     imdb = load_dataset("IMDB-BINARY")
     graph = imdb.graphs[7]
     assert imdb.from_degrees
     assert torch.equal(dense(graph.x).argmax(1), torch.bincount(graph.edge_index[1], minlength=graph.num_nodes))
-    assert load_dataset("ogbg-molbace").graphs[0].edge_attr.size(1) == 3
+    assert load_dataset("ogbg-molbace").graphs[0].edge_attr.size(1) == 13
 
 
 def test_names_are_forgiving(real):
@@ -215,19 +216,6 @@ def test_missing_package_is_named(bare, monkeypatch):
     monkeypatch.setitem(download.SOURCES, "ogbn-arxiv", source)
     with pytest.raises(UserError, match="pip install ogb"):
         load_dataset("ogbn-arxiv")
-
-
-def test_ogb_files_open_without_trusting_pickles(tmp_path):
-    saved = (Data(x=torch.ones(3, 2), edge_index=torch.zeros(2, 0, dtype=torch.long)), {"x": torch.tensor([0, 3])})
-    torch.save(saved, tmp_path / "data.pt")
-    with download.trusted():
-        data, slices = torch.load(tmp_path / "data.pt")
-    assert torch.equal(data.x, torch.ones(3, 2))
-    assert slices["x"].tolist() == [0, 3]
-    assert Data in torch.serialization.get_safe_globals()  # PyG's own, still there
-    torch.save(Path("anything"), tmp_path / "other.pt")
-    with download.trusted(), pytest.raises(Exception, match="Weights only load failed"):
-        torch.load(tmp_path / "other.pt")
 
 
 def test_citations_mini(bare):
