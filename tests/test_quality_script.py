@@ -15,9 +15,9 @@ from graphssl.recipes import get_recipe, list_methods, parse
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "quality.py"
 WORDS = ("--sets", "citations-mini", "--methods", "gae", "--set", "epochs=2", "--seeds", "2")
-SETS_OF_GRAPHS = {"graph", "tokens", "masks", "token-methods"}  # tables about them
+SETS_OF_GRAPHS = {"graph", "tokens", "masks", "token-methods", "molecules"}  # tables about them
 NOT_DOWNLOADED = {  # known where their files are
-    "actor", "chameleon-filtered", "tolokers", "twitch-engb", "mnist", "modelnet10", "msraction3d",
+    "actor", "chameleon-filtered", "tolokers", "twitch-engb", "mnist", "modelnet10", "msraction3d", "zinc-30k",
 }  # fmt: skip
 
 
@@ -274,6 +274,34 @@ def test_a_unit_with_labels_has_rows_of_finetuning_from_both_starts(tmp_path, mo
     assert quality.line_of([unit], quality.FINETUNE, wide=True)[1] == f"gae with {' '.join(settings)}"
 
 
+def test_a_unit_that_is_finetuned_onto_other_sets_has_a_row_of_each(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "RUNS", tmp_path / "runs")
+    monkeypatch.setattr(quality, "TRANSFER", {"epochs": 1})
+    settings = ("epochs=1", "width=4", "layers=1")
+    cell = quality.Cell("drugs-mini", "graphmae", settings, ("graph-ridge",), onto=("drugs-mini",), controls=False)
+    quality.run_unit(cell, 0, tmp_path / "unit.json")
+    rows = json.loads((tmp_path / "unit.json").read_text())["report"]["rows"]
+    assert [row["protocol"] for row in rows] == ["graph-ridge", "finetune drugs-mini"]
+    assert [row["name"] for row in rows] == ["graphmae", "graphmae"]
+    assert set(rows[1]["metrics"]) == {"MAE", "RMSE"}
+
+
+def test_transfers_have_means_over_seeds_and_over_data_sets():
+    def unit(seed):
+        row = {"metrics": {"MAE": 0.5 + 0.25 * seed}, "protocol": "graph-ridge"}
+        ours = [{"metrics": {"AUC": 60.0 + 10 * seed}, "protocol": f"finetune {name}"} for name in quality.YES_OR_NO]
+        numbers = [{"metrics": {"RMSE": 1.0}, "protocol": f"finetune {name}"} for name in quality.NUMBERS]
+        rows = {"rows": [row, *ours, *numbers]}
+        return {"dataset": "zinc-30k", "method": "graphcl", "variant": "", "pretrain_seconds": 3.0, "report": rows}
+
+    header, _, line, published = quality.transfers([quality.molecules("graphcl")], [unit(0), unit(1)]).splitlines()
+    found = [cell.strip() for cell in line.strip("|").split("|")]
+    spread = "65.0 ± 7.1"
+    assert found == ["graphcl", "0.625 ± 0.177", "", *[spread] * 6, *["1.00 ± 0.00"] * 3, "2", "3"]
+    assert len(header.split("|")) == len(published.split("|"))
+    assert not quality.transfers([quality.molecules("graphmae")], [unit(0)])
+
+
 @pytest.mark.parametrize(("table", "cell"), CELLS, ids=[f"{name}-{cell.stem}" for name, cell in CELLS])
 def test_every_cell_can_be_run(table, cell):
     assert cell.method in list_methods()
@@ -294,7 +322,7 @@ def test_every_cell_can_be_run(table, cell):
     assert linked in ("", "link")
     if name in NOT_DOWNLOADED and name not in list_datasets():
         pytest.skip(f"{name} comes as a file, which is not on this machine")
-    assert cell.dataset in list_datasets()
+    assert {cell.dataset, *cell.onto} <= set(list_datasets())
 
 
 @pytest.mark.parametrize("table", quality.TABLES)
