@@ -287,19 +287,39 @@ def test_a_unit_that_is_finetuned_onto_other_sets_has_a_row_of_each(tmp_path, mo
 
 
 def test_transfers_have_means_over_seeds_and_over_data_sets():
-    def unit(seed):
+    def unit(seed, variant="", less=0.0):
         row = {"metrics": {"MAE": 0.5 + 0.25 * seed}, "protocol": "graph-ridge"}
-        ours = [{"metrics": {"AUC": 60.0 + 10 * seed}, "protocol": f"finetune {name}"} for name in quality.YES_OR_NO]
+        ours = [
+            {"metrics": {"AUC": 60.0 + 10 * seed - less}, "protocol": f"finetune {name}"} for name in quality.YES_OR_NO
+        ]
         numbers = [{"metrics": {"RMSE": 1.0}, "protocol": f"finetune {name}"} for name in quality.NUMBERS]
         rows = {"rows": [row, *ours, *numbers]}
-        return {"dataset": "zinc-30k", "method": "graphcl", "variant": "", "pretrain_seconds": 3.0, "report": rows}
+        about = {"dataset": "zinc-30k", "method": "graphcl", "variant": variant, "seed": seed}
+        return {**about, "pretrain_seconds": 3.0, "report": rows}
 
-    header, _, line, published = quality.transfers([quality.molecules("graphcl")], [unit(0), unit(1)]).splitlines()
+    cells = [quality.molecules("graphcl"), quality.molecules("graphcl", "epochs=0")]
+    units = [unit(0), unit(1), unit(0, "epochs=0", 2), unit(1, "epochs=0", 4)]
+    header, _, line, _, published, _, verdict, _ = quality.transfers(cells, units).splitlines()
+    assert verdict.endswith("interval: graphcl +3.0 ± 12.7.")  # t of one degree of freedom, 12.706, times the deviation
     found = [cell.strip() for cell in line.strip("|").split("|")]
     spread = "65.0 ± 7.1"
     assert found == ["graphcl", "0.625 ± 0.177", "", *[spread] * 6, *["1.00 ± 0.00"] * 3, "2", "3"]
     assert len(header.split("|")) == len(published.split("|"))
     assert not quality.transfers([quality.molecules("graphmae")], [unit(0)])
+
+
+def test_depth_is_told_by_where_loss_and_rank_begin_and_end(tmp_path, monkeypatch):
+    monkeypatch.setattr(quality, "RUNS", tmp_path / "runs")
+    settings = ("encoder=gen+checkpoint", "layers=3", "width=4", "epochs=2")
+    cell = quality.Cell("drugs-mini", "attr-masking", settings, ("graph-ridge",), controls=False)
+    quality.run_unit(cell, 0, tmp_path / "unit.json")
+    unit = json.loads((tmp_path / "unit.json").read_text())
+    *_, line = quality.depths([cell], [unit]).splitlines()
+    loss, rank = (
+        [f"{value:.{digits}f}" for value in unit["ends"][key]] for key, digits in (("loss", 3), ("effective_rank", 1))
+    )
+    assert loss[0] != loss[1]
+    assert [cell.strip() for cell in line.strip("|").split("|")][2:4] == [" to ".join(loss), " to ".join(rank)]
 
 
 @pytest.mark.parametrize(("table", "cell"), CELLS, ids=[f"{name}-{cell.stem}" for name, cell in CELLS])
@@ -310,7 +330,7 @@ def test_every_cell_can_be_run(table, cell):
     assert len(given) == len(cell.settings)
     values = {key: parse(recipe, key, text) for key, text in given.items()}
     name, _, linked = cell.dataset.partition("/")
-    task = "link" if linked else ("graph" if table in SETS_OF_GRAPHS else "node")
+    task = "link" if linked else ("graph" if table in SETS_OF_GRAPHS or name == "zinc-30k" else "node")
     spec = graphssl.recipes.Spec(cell.dataset, task, 8, 100, 400, 1, False, True)
     assert recipe.settings(spec, values).items() >= values.items()
     usual = recipe.settings(spec, {})
