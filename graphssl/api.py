@@ -171,6 +171,12 @@ def pretrain(
         plan, batches, optimizer, config, folder=folder, resumed=checkpoint, progress=progress, best=best, stop=stop
     )
     plan.method.eval()
+    gate = plan.method.encoder.gate
+    if plan.epochs and gate is not None and not gate.weight.any():
+        warnings.warn(
+            f"{config['method']} trains codes of nodes, not pool='attention', which is still the mean that it starts "
+            "as; run.finetune() trains it, or choose a method that compares whole graphs", stacklevel=2,
+        )  # fmt: skip
     config["finished"] = True
     if best is not None and best.epoch:
         config["best"] = {"epoch": best.epoch, "validation_auc": best.auc}

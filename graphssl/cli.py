@@ -108,18 +108,29 @@ def parser() -> Parser:
 
     add = commands.add_parser("ogb", help="make an entry of an OGB leaderboard, judged by ogb's own Evaluator")
     add.add_argument("--dataset", required=True, help="as ogbn-arxiv, or a folder of a set in OGB's layout")
-    add.add_argument("--method", default="graphmae", help="a name of `graphssl list methods` (default graphmae)")
+    add.add_argument("--method", help="a name of `graphssl list methods` (default graphmae, or that of --from)")
+    add.add_argument(
+        "--from", dest="start", type=Path, metavar="DIR",
+        help="go on from the run in DIR, whose other data count as external; with --epochs 0 it is judged as it is",
+    )  # fmt: skip
     add.add_argument("--seeds", default="0-9", help="0-9 (default), 0,3,7; fewer than ten need --draft")
-    add.add_argument("--draft", action="store_true", help="a block of fewer seeds, marked as none to submit")
+    add.add_argument("--draft", action="store_true", help="a block that is against OGB's rules, and says so")
     how = add.add_mutually_exclusive_group()
-    how.add_argument("--probe", action="store_true", help="a linear probe, or decoder, of frozen codes (default)")
+    how.add_argument(
+        "--probe", dest="finetune", action="store_false", default=False,
+        help="a linear probe, or decoder, of frozen codes (default)",
+    )  # fmt: skip
     how.add_argument("--finetune", action="store_true", help="train the encoder on labels too")
     add.add_argument("--tune", action="append", default=[], metavar="KEY=VALUE", help="a setting of fine-tuning")
     add.add_argument("--decoder", help="of pairs: mlp (default), dot, own")
     add.add_argument("--val-edges", action="store_true", help="give validation edges where test pairs are scored")
     add.add_argument("--year", type=int, help="leave out training edges before that year")
     add.add_argument("--root", type=Path, help="where to look for the data set first")
-    add.add_argument("--out", type=Path, help="folder of the entry (default runs/ogb-DATASET-METHOD-probe)")
+    add.add_argument(
+        "--out",
+        type=Path,
+        help="folder of the entry (default runs/ogb-DATASET-METHOD-HOW, HOW: probe, finetune or the decoder)",
+    )
     add.add_argument(
         "--searched", default="", metavar="TEXT", help="what you tried to find the settings, for the block"
     )
@@ -209,12 +220,13 @@ def plot(a: argparse.Namespace) -> None:
 
 
 def ogb(a: argparse.Namespace) -> None:
+    import graphssl
     from graphssl.ogb import leaderboard, parse_tuning
     from graphssl.recipes import get_recipe
 
-    recipe = get_recipe(a.method)
+    recipe = get_recipe(a.method or "graphmae") if a.start is None else graphssl.load(a.start).recipe
     entry = leaderboard(
-        a.dataset, recipe.name, seeds=a.seeds, out=a.out, root=a.root, draft=a.draft, finetune=a.finetune,
+        a.dataset, a.method, start=a.start, seeds=a.seeds, out=a.out, root=a.root, draft=a.draft, finetune=a.finetune,
         decoder=a.decoder, val_edges=a.val_edges, year=a.year, encoder=a.encoder, epochs=a.epochs,
         batch_size=a.batch_size, device=a.device, tuning=parse_tuning(key_values("--tune", a.tune)),
         searched=a.searched, progress=not a.quiet, **settings_of(recipe, a.set),

@@ -24,6 +24,8 @@ class Encoder(nn.Module):
     codes to length one. ``pool`` is "mean", "sum" or "max"; or "attention", the mean weighted by a softmax over the
     graph's nodes of a learned map of their codes (Li et al. 2016, arXiv:1511.05493, eq. 7, as PyG's GlobalAttention),
     which starts as the mean; or, of a transformer with extra tokens, "class": the first of these is a graph's code.
+    What pretrains on codes of nodes alone, as DGI and GraphMAE do, never calls ``pool``, and so leaves "attention" the
+    mean that it starts as until ``finetune`` trains it; GraphCL, InfoGraph, SimGRACE and SimSiam train it.
     """
 
     def __init__(self, backbone: Backbone, read: str = "last", pool: str = "mean", unit: bool = False):

@@ -21,6 +21,7 @@ from graphssl.recipes.base import check
 from graphssl.train import generator_for, seeded
 
 Loss = Callable[[Tensor, Tensor], Tensor]
+Score = Callable[[Tensor, Tensor], float]  # (outputs [M, C], labels of those rows) -> the higher the better
 CLASSES, YES_OR_NO, NUMBERS = "classes", "yes or no", "numbers"  # kinds of labels
 
 
@@ -53,16 +54,17 @@ def loader_for(
 def finetune(
     encoder: Encoder, data: Dataset, transform: Transform, *, split: str | None = None, epochs: int = 100,
     lr: float = 1e-3, head_lr: float = 1e-2, weight_decay: float = 1e-4, batch_size: int = 32, seed: int = 0,
-    labels: float = 1.0,
+    labels: float = 1.0, score: Score | None = None,
 ) -> tuple[Encoder, nn.Linear, list[dict[str, float]], dict[str, object]]:  # fmt: skip
     """A copy of ``encoder`` and a new linear head, trained on the first repeat of ``split`` (None: the first split).
 
     Integer labels are classes (cross-entropy); float labels are yes or no where all are 0, 1 or missing (binary
     cross-entropy) and numbers otherwise (squared error). ``labels`` is the share, above 0 and up to 1, of the labelled
     training rows that is used, drawn with ``seed``: of each class alike, one of each at least. The epoch with the
-    lowest loss on all validation rows is kept, or the last where the split has none. Labels of test rows are not read.
-    Returns encoder, head, a line an epoch and what was chosen. Raises UserError where labels or splits are missing or a
-    setting is out of its range.
+    lowest loss on all validation rows, or with ``score`` the highest of their outputs on the CPU, is kept, or the last
+    where the split has none. Labels of test rows are not read. Returns encoder, head, a line an epoch and what was
+    chosen. Raises UserError where labels or splits are missing or a setting is out of its range, and Diverged where the
+    loss is not finite, or that of the validation rows, or their score, in no epoch.
     """
     if data.y is None or data.task == "link":
         raise UserError(f"data set {data.name!r} has no labels to finetune on; give one that has")
@@ -83,7 +85,8 @@ def finetune(
     groups = [{"params": encoder.parameters(), "lr": lr}, {"params": head.parameters(), "lr": head_lr}]
     optimizer = torch.optim.Adam(groups, weight_decay=weight_decay)
     loader = loader_for(data, transform, device, batch_size, seed)
-    best, kept = float("inf"), (encoder.state_dict(), head.state_dict())
+    by = "validation loss" if score is None else "validation score"
+    best, kept = -float("inf"), None
     lines: list[dict[str, float]] = []
     for epoch in range(epochs):
         with seeded(int(torch.randint(2**62, (), generator=generator_for(seed, epoch))), device):
@@ -92,16 +95,21 @@ def finetune(
             line["loss"] = one_pass(encoder, head, loader, order, data.y, loss_of, optimizer)
         if not np.isfinite(line["loss"]):
             raise Diverged(f"finetuning: the loss is not finite in epoch {epoch + 1} of {epochs}; try a smaller lr")
-        if len(val):
+        found = float(epoch)  # the last is the best where nothing tells
+        if len(val) and score is None:
             with torch.no_grad():
-                line["validation loss"] = one_pass(encoder, head, loader, val, data.y, loss_of)
+                line[by] = one_pass(encoder, head, loader, val, data.y, loss_of)
+            found = -line[by]
+        elif len(val) and score is not None:
+            found = line[by] = score(outputs(encoder, head, loader, val), data.y[val])
         lines.append(line)
-        if line.get("validation loss", -1.0) <= best:
-            best = line.get("validation loss", best)
-            kept = copy.deepcopy((encoder.state_dict(), head.state_dict()))
+        if np.isfinite(found) and found > best:
+            best, kept = found, copy.deepcopy((encoder.state_dict(), head.state_dict()))
+    if kept is None:
+        raise Diverged(f"finetuning: the {by} is finite in none of {epochs} epochs; try a smaller lr")
     encoder.load_state_dict(kept[0])
     head.load_state_dict(kept[1])
-    kept_by = "lowest validation loss" if len(val) else "last epoch"
+    kept_by = f"{'lowest' if score is None else 'highest'} {by}" if len(val) else "last epoch"
     chosen: dict[str, object] = {
         "split": name, "kept": kept_by, **rates, **counts, "labelled": len(train), "validation": len(val),
         "learned": kind,
@@ -184,6 +192,17 @@ def one_pass(
             optimizer.step()
         total += loss.item() * len(part)
     return total / len(rows)
+
+
+@torch.no_grad()
+def outputs(encoder: Encoder, head: nn.Module, loader: Full | Batches, rows: Tensor) -> Tensor:
+    """What the head says of the items at ``rows`` [M], without dropout, on the CPU: [M, C]."""
+    encoder.eval()
+    parts = []
+    for graph, part in batches_of(loader, rows):
+        codes = encoder(graph)[part.to(encoder.device)] if isinstance(loader, Full) else encoder.of_graphs(graph)
+        parts.append(head(codes).float().cpu())
+    return torch.cat(parts)
 
 
 def batches_of(loader: Full | Batches, rows: Tensor) -> Iterator[tuple[Graph, Tensor]]:

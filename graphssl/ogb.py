@@ -1,11 +1,11 @@
 """An entry of OGB's leaderboards: pretrained and judged seed by seed, by ogb's own Evaluator on the official split.
 
-Rules: ogb.stanford.edu/docs/leader_overview. Facts of the Evaluators: ogb 1.3.6, evaluate.py of each family of tasks.
+Rules: ogb.stanford.edu/docs/leader_overview, ogb.stanford.edu/docs/leader_rules. Facts of the Evaluators: ogb 1.3.6,
+evaluate.py of each family of tasks.
 """
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 import inspect
 import json
@@ -24,18 +24,18 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from graphssl import store
 from graphssl.api import pretrain
 from graphssl.data import Dataset, Split, load_dataset, search_path
 from graphssl.data.named import CACHE
 from graphssl.data.ogb_files import FAMILIES, INSTALL, META, Meta, check_meta, known_meta, open_ogb, read_ogb
-from graphssl.errors import Diverged, UserError, unknown
-from graphssl.finetune import CLASSES, NUMBERS, YES_OR_NO, batches_of, known, loader_for, loss_for, one_pass
+from graphssl.errors import UserError, unknown
+from graphssl.finetune import CLASSES, NUMBERS, YES_OR_NO, known, loader_for, outputs
 from graphssl.finetune import finetune as finetune_encoder
 from graphssl.heads import dot
-from graphssl.pretrained import Pretrained, fingerprint, hashed
+from graphssl.pretrained import Pretrained, fingerprint, hashed, label_marks, load
 from graphssl.probes.base import Seen
 from graphssl.probes.graph import fit_ridge
 from graphssl.probes.link import CHUNK, HIDDEN, Pairs, fit_decoder
@@ -43,11 +43,24 @@ from graphssl.probes.metrics import root_mean_square_error
 from graphssl.probes.node import fit_linear
 from graphssl.recipes import get_recipe
 from graphssl.recipes.base import check
-from graphssl.train import generator_for, memory_advice, seeded
+from graphssl.train import memory_advice
 
 SEEDS = 10  # that the rules ask for
+FEWER = {"ogbn-papers100M": 3}  # of these sets
+RULES = "ogb.stanford.edu/docs/leader_rules"
+VAL_EDGES = "ogbl-collab"  # the one set whose validation edges may be model input
 TASKS = {"ogbn": "node", "ogbl": "link", "ogbg": "graph"}
 RAW = "OGB's raw files"
+FILE = "a file of graphssl's layout"
+CHECKED = f"{FILE} whose graphs, labels and split are OGB's by their mark"
+OFFICIAL = {
+    "ogbg-molbace": "06b735339a6f3f150165529c37d2c3cf-17cf8bdb785a231cbf9f183216b3ab7f",
+    "ogbg-molbbbp": "d13f85ad700f441638d28c84a86fd9cb-a2215cde51af186cdb101b6503602fd3",
+    "ogbg-molesol": "32bb54958e7a6bfd3724cd57453fde57-5f7ece926f209d27f971fc6ba80c1a9e",
+    "ogbg-molfreesolv": "c666cf7d312784730713875ddad125d7-801e44f3d80980f5fad553d670512332",
+}
+"""Marks of OGB's graphs, labels and splits; ``{name: official_mark(load_dataset(name)) for name in OFFICIAL}`` makes
+them anew where the ``.npz`` files hold the arrays and splits of ogb 1.3.6 unchanged."""
 METRICS = {"ogbn": "acc|rocauc", "ogbg": "acc|ap|rocauc|rmse", "ogbl": r"hits@\d+|mrr|rocauc"}  # of the Evaluators
 DECODERS = {
     "mlp": "an MLP on the product of two codes, trained on training pairs (that of the protocol link-mlp)",
@@ -96,11 +109,11 @@ class Submission:
 
 
 def leaderboard(
-    dataset: str, method: str = "graphmae", *, seeds: str | Iterable[int] = "0-9", out: str | Path | None = None,
+    dataset: str, method: str | None = None, *, seeds: str | Iterable[int] = "0-9", out: str | Path | None = None,
     root: str | Path | None = None, draft: bool = False, finetune: bool = False, decoder: str | None = None,
     val_edges: bool = False, year: int | None = None, encoder: str | None = None, epochs: int | None = None,
     batch_size: int | None = None, device: str = "auto", tuning: dict[str, Any] | None = None,
-    searched: str = "", progress: bool = True, **settings: Any,
+    start: str | Path | None = None, searched: str = "", progress: bool = True, **settings: Any,
 ) -> Submission:  # fmt: skip
     """Pretrains once a seed, judges each by ogb's Evaluator on the official split, and makes the block to submit.
 
@@ -108,15 +121,18 @@ def leaderboard(
         dataset: a name of OGB, as "ogbn-arxiv", looked for as OGB lays it out (``ogbn_arxiv/raw``) in ``root``, in
             $GRAPHSSL_DATA and in the cache, then as ``load_dataset`` does; or a folder of a set in OGB's layout, as
             ``ogb.io.DatasetSaver`` writes them.
-        method: a name of ``list_methods()``.
-        seeds: "0-9", "0,3,7", or numbers; fewer than ten need ``draft``.
+        method: a name of ``list_methods()``; None: that of ``start``, or "graphmae".
+        seeds: "0-9", "0,3,7", or numbers; fewer than ten (three of ogbn-papers100M) need ``draft``.
         out: folder of the entry, with a run a seed; where it holds some of them, these are read and not run again.
         finetune: trains the encoder on labels too; else a linear probe (a decoder of pairs) reads its frozen codes.
         decoder: of a link set: "mlp" (the default), "dot" or "own".
-        val_edges: of a link set: test pairs are scored on codes that were given the validation edges as messages.
+        val_edges: of a link set: test pairs are scored on codes that were given the validation edges as messages; of
+            OGB's sets other than ogbl-collab that needs ``draft``.
+        draft: makes a block that is against OGB's rules, or of a split that cannot be checked, and says so in it.
         year: of a link set: training edges before that year are left out.
         encoder, epochs, batch_size, device: as for ``pretrain``.
-        tuning: settings of fine-tuning: epochs, lr, head_lr, weight_decay, batch_size.
+        tuning: settings of fine-tuning: epochs, lr, head_lr, weight_decay, and of a graph set batch_size.
+        start: folder of a run that every seed goes on from; what other data it saw count as external data.
         searched: what you tried to find these settings, for the block.
         **settings: keywords of the method's recipe.
 
@@ -125,37 +141,39 @@ def leaderboard(
     Raises UserError for what cannot be asked, and what ``pretrain`` raises.
     """
     numbers = seeds_of(seeds)
-    if len(numbers) < SEEDS and not draft:
-        raise UserError(
-            f"{len(numbers)} seeds were asked for, but OGB's rules ask for {SEEDS}, as 0-9; give as many, or "
-            "draft=True (--draft) for a block that says it is none to submit"
-        )
-    recipe = get_recipe(method)
+    _keep_rules(against_rules(Path(dataset.strip()).name.replace("_", "-"), numbers), draft)
+    ancestor = None if start is None else load(start)
+    recipe = get_recipe(method or "graphmae") if ancestor is None else ancestor.recipe
+    if method is not None and get_recipe(method).name != recipe.name:
+        raise UserError(f"the run in {start} is of the method {recipe.name!r}, not {method!r}; leave out method")
     data, meta, source = find(dataset, root, year)
+    against = against_rules(meta.name, numbers, val_edges and meta.known, source)
+    _keep_rules(against, draft)
     figure = Figures(meta)
     judge = "finetune" if finetune else "probe"
     decoder = _decoder(meta, decoder, finetune, val_edges, data)
-    tuned = _tuning(tuning or {}, finetune)
+    tuned = _tuning(tuning or {}, finetune, data)
     shown = hide(data)
     options = {"encoder": encoder, "epochs": epochs, "batch_size": batch_size}
     given: dict[str, Any] = {**{key: value for key, value in options.items() if value is not None}, **settings}
     asked = {
         "dataset": meta.name, "data": fingerprint(data), "split": _split_mark(shown), "method": recipe.name,
         "settings": given, "judge": judge, "decoder": decoder, "fine-tuning": tuned, "val_edges": val_edges,
-        "year": year,
+        "year": year, "from": None if ancestor is None else _start(ancestor, start, data, shown),
     }  # fmt: skip
     stem = f"{meta.name}-{recipe.name}-{decoder or judge}"
     folder = Path("runs") / f"ogb-{stem}" if out is None else Path(out).expanduser()
-    command = _command(dataset, asked, numbers, root, out, draft, device, searched)
+    command = _command(dataset, asked, numbers, root, out, draft, device, searched, start)
     open_folder(folder, asked)
-    lines = []
-    for seed in numbers:
-        path = folder / f"seed-{seed}.json"
+    paths = [folder / f"seed-{seed}.json" for seed in numbers]
+    check_alike(folder, [_read(path) for path in paths if path.exists()])
+    lines: list[dict[str, Any]] = []
+    for seed, path in zip(numbers, paths, strict=True):
         if not path.exists():
             began = time.monotonic()
             try:
                 run = pretrain(
-                    _to_pretrain(shown), recipe.name, out=folder / f"seed-{seed}", seed=seed, device=device,
+                    _to_pretrain(shown), ancestor or recipe.name, out=folder / f"seed-{seed}", seed=seed, device=device,
                     resume=True, progress=progress, **given,
                 )  # fmt: skip
             except KeyboardInterrupt as stop:
@@ -171,7 +189,10 @@ def leaderboard(
             line["seconds"] = {"pretraining": trained, "judging": time.monotonic() - began}
             store.write_json(path, line)
         lines.append(_read(path))
+        check_alike(folder, lines)
     facts = _facts(meta, data, source, asked, lines, numbers, draft, command, searched)
+    there = (re.fullmatch(r"seed-(\d+)\.json", path.name) for path in folder.iterdir())
+    facts |= {"against": against, "not_counted": sorted({int(found[1]) for found in there if found} - {*numbers})}
     store.write_json(folder / JSON, facts)
     entry = Submission(folder, facts)
     store.write_atomically(folder / TEXT, lambda new: new.write_text(entry.block() + "\n"))
@@ -179,6 +200,72 @@ def leaderboard(
 
 
 # What is asked
+
+
+def against_rules(name: str, seeds: list[int], val_edges: bool = False, source: str = RAW) -> list[str]:
+    """What of an entry is against OGB's rules, or cannot be shown to keep them; [] where it may be submitted."""
+    fewest, found = FEWER.get(name, SEEDS), []
+    if len(seeds) < fewest:
+        of = f" of {name}" if name in FEWER else ""
+        found.append(f"{_seeds(seeds)}; the rules ask for {fewest}{of}")
+    if val_edges and name != VAL_EDGES:
+        found.append(f"validation edges as model input, which {RULES} allows for {VAL_EDGES} alone")
+    if source == FILE:
+        found.append("split as in the file, not checked")
+    return found
+
+
+def _keep_rules(against: list[str], draft: bool) -> None:
+    if against and not draft:
+        raise UserError(
+            f"no entry for OGB: {'; '.join(against)}; change that, or say draft=True (--draft) for a block that says "
+            "it is none to submit"
+        )
+
+
+def official_mark(data: Dataset) -> str:
+    """By what a set shows that its graphs, labels and split are OGB's; compared with ``OFFICIAL``."""
+    split = _split(data)
+    return f"{fingerprint(data)}-{hashed([data.y, split.train, split.val, split.test])}"
+
+
+def _start(run: Pretrained, folder: Any, data: Dataset, shown: Dataset) -> dict[str, Any]:
+    """What an entry tells of the ``run`` that it goes on from; UserError for one that has seen labels of ``data``."""
+    mark, config = fingerprint(data), run.config
+    if label_marks(data, mark) & set(config["labels_seen"]):
+        raise UserError(
+            f"the run in {folder} was trained on labels of {data.name!r}, perhaps of test rows; go on from one that "
+            "was not"
+        )
+    others = set(config["seen"]) - {mark, fingerprint(_to_pretrain(shown))}
+    return {
+        "pretrained on": config["spec"]["name"] + (" and others" if len(config["seen"]) > 1 else ""),
+        "weights": hashed(store.tensors_of(run.method).values()),
+        "external": bool(others), "labels": bool(config["labels_seen"]),
+        "test items": mark in config["seen"] and data.task == "graph",
+    }  # fmt: skip
+
+
+def check_alike(folder: Path, lines: list[dict[str, Any]]) -> None:
+    """UserError where seeds in ``folder`` differ in settings, epochs or parameters; commit and versions may differ."""
+    parts = [
+        {
+            **line["settings"],
+            "epochs": line["epochs"],
+            **{f"parameters of {k}": n for k, n in line["parameters"].items()},
+        }
+        for line in lines
+    ]
+    other = [n for n, part in enumerate(parts) if part != parts[0]]
+    if not other:
+        return
+    a, b = parts[0], parts[other[0]]
+    differ = ", ".join(f"{k} ({a.get(k)}, {b.get(k)})" for k in dict.fromkeys([*a, *b]) if a.get(k) != b.get(k))
+    seeds = [[lines[n]["seed"] for n in range(len(lines)) if (n in other) == there] for there in (False, True)]
+    raise UserError(
+        f"seeds {_seed_text(seeds[0])} and {_seed_text(seeds[1])} in {folder} were not run alike: {differ}; move the "
+        "files of either away, so that they are run again, or choose another out"
+    )
 
 
 def seeds_of(seeds: str | Iterable[int]) -> list[int]:
@@ -231,7 +318,7 @@ def find(
             f"the file of {name!r} is not a {TASKS[meta.family]} set with the official split; remove it, or put OGB's "
             f"own files, {name.replace('-', '_')}/raw and {name.replace('-', '_')}/split, in the folder it is in"
         )
-    return data, meta, "a file of graphssl's layout that holds OGB's arrays and split"
+    return data, meta, CHECKED if OFFICIAL.get(name) == official_mark(data) else FILE
 
 
 def _folder(name: str, places: Sequence[Path]) -> Path | None:
@@ -258,13 +345,17 @@ def _decoder(meta: Meta, decoder: str | None, finetune: bool, val_edges: bool, d
     return decoder or "mlp"
 
 
-def _tuning(given: dict[str, Any], finetune: bool) -> dict[str, Any] | None:
-    """All settings of fine-tuning, with those ``given``; None where nothing is fine-tuned."""
+def _tuning(given: dict[str, Any], finetune: bool, data: Dataset | None = None) -> dict[str, Any] | None:
+    """All settings of fine-tuning (on ``data``), with those ``given``; None where nothing is fine-tuned."""
     if not finetune:
         if given:
             raise UserError(f"{min(given)} is a setting of fine-tuning, which was not asked for; say finetune")
         return None
     usual = {key: inspect.signature(finetune_encoder).parameters[key].default for key in TUNING}
+    if data is not None and data.task != "graph":
+        del usual["batch_size"]
+        if "batch_size" in given:
+            raise UserError(f"{data.name!r} is one graph, fine-tuned on whole; leave out batch_size of fine-tuning")
     for key, value in given.items():
         if key not in usual:
             raise unknown("setting of fine-tuning", key, TUNING)
@@ -432,14 +523,12 @@ def judge_rows(
     train, val = (rows[known(y[rows])] for rows in (split.train, split.val))
     if not len(train) or not len(val):
         raise UserError(f"data set {data.name!r} has no labelled training or validation rows; give some labels")
-    outputs, parameters, chosen = (
-        probe(run, shown, train, val, figure, seed)
-        if tuning is None
-        else fine_tune(run, shown, train, val, figure, seed, **tuning)
+    said, parameters, chosen = (
+        probe(run, shown, train, val, figure, seed) if tuning is None else fine_tune(run, shown, figure, seed, tuning)
     )
     answers = data.y
     return Judged(
-        figure(outputs(split.val), y[split.val]), lambda: figure(outputs(split.test), answers[split.test]),
+        figure(said(split.val), y[split.val]), lambda: figure(said(split.test), answers[split.test]),
         "probe" if tuning is None else "head", parameters, chosen,
     )  # fmt: skip
 
@@ -523,47 +612,25 @@ def fit_yes_no(
 
 
 def fine_tune(
-    run: Pretrained, shown: Dataset, train: Tensor, val: Tensor, figure: Figures, seed: int, *, epochs: int, lr: float,
-    head_lr: float, weight_decay: float, batch_size: int,
+    run: Pretrained, shown: Dataset, figure: Figures, seed: int, tuning: dict[str, Any]
 ) -> tuple[Outputs, int, str]:  # fmt: skip
     """A copy of the encoder and a linear head, trained together as ``Pretrained.finetune`` does.
 
-    The epoch with the best figure of the Evaluator on the rows ``val`` is kept.
+    The epoch with the best figure of the Evaluator on the validation rows is kept; Diverged where it is finite in none.
     """
-    y, sign = shown.y, 1 if figure.higher_is_better else -1
-    assert y is not None
-    encoder, device = copy.deepcopy(run.encoder), run.device
-    loss_of, width = loss_for(y[torch.cat([train, val])])
-    with seeded(seed):
-        head = nn.Linear(encoder.dim, width)
-    head = head.to(device)
-    groups = [{"params": encoder.parameters(), "lr": lr}, {"params": head.parameters(), "lr": head_lr}]
-    optimizer = torch.optim.Adam(groups, weight_decay=weight_decay)
-    loader = loader_for(shown, run.plan.transform, device, batch_size, seed)
+    sign, transform = 1 if figure.higher_is_better else -1, run.plan.transform
 
-    @torch.no_grad()
-    def outputs(rows: Tensor) -> Tensor:
-        encoder.eval()
-        parts = []
-        for graph, part in batches_of(loader, rows):
-            codes = encoder(graph)[part.to(device)] if shown.task == "node" else encoder.of_graphs(graph)
-            parts.append(head(codes).float().cpu())
-        return torch.cat(parts)
+    def score(out: Tensor, y: Tensor) -> float:
+        return sign * figure(out, y) if out.isfinite().all() else float("nan")
 
-    best, kept, when = -float("inf"), (encoder.state_dict(), head.state_dict()), 0
-    for epoch in range(epochs):
-        with seeded(int(torch.randint(2**62, (), generator=generator_for(seed, epoch))), device):
-            order = train[np.random.default_rng([seed, epoch]).permutation(len(train))]
-            loss = one_pass(encoder, head, loader, order, y, loss_of, optimizer)
-        if not np.isfinite(loss):
-            raise Diverged(f"fine-tuning: the loss is not finite in epoch {epoch + 1} of {epochs}; try a smaller lr")
-        score = sign * figure(outputs(val), y[val])
-        if score > best:
-            best, when = score, epoch + 1
-            kept = copy.deepcopy((encoder.state_dict(), head.state_dict()))
-    encoder.load_state_dict(kept[0])
-    head.load_state_dict(kept[1])
-    return outputs, sum(p.numel() for p in head.parameters()), f"epoch {when} of {epochs}"
+    encoder, head, lines, _ = finetune_encoder(run.encoder, shown, transform, seed=seed, score=score, **tuning)
+    finite = [line for line in lines if np.isfinite(line["validation score"])]
+    best = max(finite, key=lambda line: line["validation score"])
+    loader = loader_for(shown, transform, run.device, tuning.get("batch_size", 1), seed)
+    return (
+        lambda rows: outputs(encoder, head, loader, rows), sum(p.numel() for p in head.parameters()),
+        f"epoch {best['epoch']} of {len(lines)}",
+    )  # fmt: skip
 
 
 def judge_pairs(
@@ -653,9 +720,11 @@ def _facts(
     seconds = {stage: [line["seconds"][stage] for line in lines] for stage in lines[0]["seconds"]}
     return {
         "draft": draft, "dataset": meta.name, "split_name": meta.split, "metric": meta.metric, "known": meta.known,
-        "seeds": seeds, "external_data": False, **spread, "parameters": lines[0]["parameters"], "asked": asked,
+        "split_checked": source != FILE,
+        "seeds": seeds, "external_data": bool(asked["from"] and asked["from"]["external"]), **spread,
+        "parameters": lines[0]["parameters"], "asked": asked,
         "searched": searched, "command": command, "input": f"{_input(data)}, from {source}",
-        "saw": _saw(data, selected=any(line["best"] for line in lines)),
+        "saw": _saw(data, selected=any(line["best"] for line in lines)) + _saw_before(asked["from"]),
         "notes": list(data.notes), "seconds": {stage: sum(values) for stage, values in seconds.items()},
         "ogb": _several(line["versions"]["ogb"] for line in lines),
         "versions": _several(_versions(line["versions"]) for line in lines),
@@ -692,8 +761,19 @@ def _saw(data: Dataset, selected: bool) -> str:
     return f"{len(data.graphs) - test} graphs, those of the test part ({test}) not among them, no labels"
 
 
+def _saw_before(start: dict[str, Any] | None) -> str:
+    if start is None:
+        return ""
+    more = (", test graphs of this set among it, without labels" if start["test items"] else "") + (
+        ", and labels of other data" if start["labels"] else ""
+    )
+    return f"; every seed goes on from one run, which saw {start['pretrained on']}{more}"
+
+
 def _block(f: dict[str, Any]) -> str:
-    asked, parts = f["asked"], f["parameters"]
+    asked, parts, start = f["asked"], f["parameters"], f["asked"]["from"]
+    split = f"official split {f['split_name']!r}" if f["split_checked"] else "split as in the file, not checked"
+    external = f"yes: pretrained on {start['pretrained on']}" if f["external_data"] else "no"
     spread = {part: _spread(f[part]) for part in ("test", "validation")}
     of = f"{_seeds(f['seeds'])} ({_seed_text(f['seeds'])})"
     settings = f["runs"][0]["settings"]
@@ -704,11 +784,11 @@ def _block(f: dict[str, Any]) -> str:
     lines = [
         (
             "Dataset",
-            f"{f['dataset']}, official split {f['split_name']!r}" + ("" if f["known"] else "; not one of OGB's"),
+            f"{f['dataset']}, {split}" + ("" if f["known"] else "; not one of OGB's"),
         ),
-        ("Method", f"{asked['method']}, {_judged_by(asked)}"),
+        ("Method", f"{asked['method']}{' (' + external[5:] + ')' if f['external_data'] else ''}, {_judged_by(asked)}"),
         ("OGB version", f["ogb"]),
-        ("External data", "yes" if f["external_data"] else "no"),
+        ("External data", external),
         (f"Test {f['metric']}", f"{spread['test']} (mean ± unbiased standard deviation over {of})"),
         (f"Validation {f['metric']}", f"{spread['validation']} (the same)"),
         ("Parameters", f"{sum(parts.values()):,} = " + " + ".join(f"{n:,} {part}" for part, n in parts.items())),
@@ -735,9 +815,11 @@ def _block(f: dict[str, Any]) -> str:
     if asked["fine-tuning"]:
         lines.append(("Fine-tuning", ", ".join(f"{key}={value}" for key, value in asked["fine-tuning"].items())))
     lines += [("Note", note) for note in f["notes"]]
+    if f["not_counted"]:
+        lines.append(("Note", f"seeds in the folder, not counted: {_seed_text(f['not_counted'])}"))
     head = "OGB leaderboard entry"
     if f["draft"]:
-        head = f"DRAFT, not to be submitted ({_seeds(f['seeds'])}; the rules ask for {SEEDS})"
+        head = f"DRAFT, not to be submitted ({'; '.join(f['against']) or 'a draft was asked for'})"
     return "\n".join([head, *(f"  {key:<22}{value}" for key, value in lines)])
 
 
@@ -772,12 +854,13 @@ def _seed_text(seeds: list[int]) -> str:
 
 
 def _command(
-    dataset: str, asked: dict[str, Any], seeds: list[int], root: Any, out: Any, draft: bool, device: str, searched: str
-) -> str:
+    dataset: str, asked: dict[str, Any], seeds: list[int], root: Any, out: Any, draft: bool, device: str, searched: str,
+    start: Any,
+) -> str:  # fmt: skip
     """The command line that asks for the same."""
     words = ["graphssl", "ogb", "--dataset", dataset, "--method", asked["method"], "--seeds", _seed_text(seeds)]
     words += ["--finetune"] if asked["judge"] == "finetune" else []
-    options = {"decoder": asked["decoder"], "year": asked["year"], "root": root, "out": out}
+    options = {"decoder": asked["decoder"], "year": asked["year"], "from": start, "root": root, "out": out}
     own = {key: value for key, value in asked["settings"].items() if key in ("encoder", "epochs", "batch_size")}
     options |= {**own, "device": None if device == "auto" else device, "searched": searched or None}
     for key, value in options.items():

@@ -2,6 +2,7 @@
 
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -158,12 +159,14 @@ def test_jumps_join_all_layers():
 # what all of them keep
 
 
+@pytest.mark.parametrize("edge_dim", [3, 0])
 @pytest.mark.parametrize("name", ALL)
-def test_batch_mates_and_what_fills_them_up_change_nothing(name):
+def test_batch_mates_and_what_fills_them_up_change_nothing(name, edge_dim):
     graph = KINDS["molecules"]()
-    body = shaken(made(name, edge_dim=3, norm="batch"))
+    body = shaken(made(name, edge_dim=edge_dim, norm="batch"))
     together = body(graph, graph.x)
-    mates = Graph.stack([*graph.parts()[2:], random_graph(50, 4, attributes=True), graph.parts()[0]])
+    mate = random_graph(50, 4, attributes=True)
+    mates = Graph.stack([*graph.parts()[2:], mate.replace(x=100 * mate.x), graph.parts()[0]])
     close(body(mates, mates.x)[-7:], together[:7])
     for b, part in enumerate(graph.parts()):
         close(body(part, part.x), together[graph.batch == b])
@@ -429,6 +432,20 @@ def test_eigenvectors_of_large_graphs_are_refused():
         encodings.Laplace(4)(graph)
 
 
+def test_random_walks_on_large_graphs_are_refused(monkeypatch):
+    path = torch.arange(40_000)
+    graph = Graph.build(torch.ones(40_000, 1), torch.stack([path[:-1], path[1:]]))
+    with pytest.raises(UserError, match=r"40000 nodes and 39999 edges, .* would take minutes; leave out '\+walk'"):
+        encodings.Walk(4)(graph)
+    small = KINDS["molecules"]()
+    edges, most = encodings.simple(small)[0].col.numel(), max(small.sizes)
+    monkeypatch.setattr(encodings, "DEAREST", (edges + encodings.NODE * small.num_nodes) * most)
+    assert encodings.Walk(4)(small).isfinite().all()
+    monkeypatch.setattr(encodings, "DEAREST", encodings.DEAREST - 1)
+    with pytest.raises(UserError, match="would take minutes"):
+        encodings.Walk(4)(KINDS["molecules"]())
+
+
 # pooling
 
 
@@ -452,3 +469,19 @@ def test_attention_pools_in_recipes():
     )
     assert run.encoder.gate.weight.any()
     assert run.embed().shape == (4, 8)
+
+
+def warned(method, **settings):
+    """What a short run with attention pooling warns of it."""
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        graphssl.pretrain(molecules_of_pyg(), method, pool="attention", width=4, layers=2, progress=False, **settings)
+    return [str(one.message) for one in said if "pool=" in str(one.message)]
+
+
+def test_pretraining_that_leaves_attention_pooling_as_it_was_says_so():
+    (words,) = warned("dgi", epochs=1)
+    assert words.startswith("dgi trains codes of nodes, not pool='attention', which is still the mean")
+    assert not warned("dgi", epochs=0)
+    for method in ("graphcl", "infograph", "simgrace", "simsiam"):
+        assert not warned(method, epochs=1), method

@@ -1,5 +1,6 @@
 """Methods meant for molecules: attribute masking, context prediction, Graph-JEPA, chemical views, GraphMAE on bonds."""
 
+import dataclasses
 import math
 import warnings
 
@@ -12,6 +13,9 @@ import graphssl
 from graphssl.augment import DropEdges, DropSubgraph, MaskNodes, OneOf
 from graphssl.backbones import backbone
 from graphssl.backbones.encodings import return_probabilities
+from graphssl.data import Transform, load_dataset
+from graphssl.data.features import ATOM_FIELDS, BOND_FIELDS
+from graphssl.data.molecules import from_smiles
 from graphssl.encoder import Encoder
 from graphssl.errors import UserError
 from graphssl.graph import Graph
@@ -20,8 +24,7 @@ from graphssl.methods import AttrMasking, ContextPred, GraphJEPA
 from graphssl.methods.graph_jepa import regions
 from graphssl.monitor import Monitor, effective_rank
 from graphssl.ops import dense
-from graphssl.recipes import Spec, get_recipe
-from graphssl.recipes.molecules import MOLECULES
+from graphssl.recipes import Spec, get_recipe, list_methods
 from graphssl.structure import hops_from, induced
 from graphssl.train import seeded, train
 
@@ -485,11 +488,78 @@ def test_graphmae_of_types_rebuilds_the_first_block_alone():
         plan("graphmae", spec(), targets="first")
 
 
-@pytest.mark.parametrize("method", ["graphmae", "graphcl", "infograph", "attr-masking", "context-pred", "graph-jepa"])
-def test_named_molecules_have_the_papers_settings(method):
-    for name in MOLECULES:
-        named, own = (get_recipe(method).settings(spec(name, known=known), {}) for known in (True, False))
-        assert named["epochs"] == 20
-        assert named["edge_attr"]
-        assert named["width"] in (64, 300)
-        assert named != own
+# settings
+
+OF_MOLECULES = ("graphmae", "graphcl", "infograph", "attr-masking", "context-pred", "graph-jepa")
+
+
+def spec_of_molecules(source):
+    """Of a set by name, or of a user's own SMILES."""
+    if source == "SMILES":
+        pytest.importorskip("rdkit", reason="rdkit reads SMILES")
+        return Spec.of(from_smiles(["CCO", "c1ccccc1O", "CC(=O)O"]))
+    try:
+        return Spec.of(load_dataset(source))
+    except UserError as error:
+        pytest.skip(str(error))
+
+
+def test_these_have_settings_for_molecules():
+    assert {name for name in list_methods() if get_recipe(name).of_molecules} == {*OF_MOLECULES}
+
+
+@pytest.mark.parametrize("source", ["SMILES", "bace", "ogbg-molbace"])
+@pytest.mark.parametrize("method", OF_MOLECULES)
+def test_molecules_by_any_name_have_the_papers_settings(method, source):
+    recipe, found = get_recipe(method), spec_of_molecules(source)
+    settings = recipe.settings(found, {})
+    assert found.molecules
+    assert settings == {**recipe.defaults, **recipe.of_molecules}
+    assert (settings["epochs"], settings["width"] in (64, 300), settings["edge_attr"]) == (20, True, True)
+    assert recipe.settings(found, {"epochs": 3})["epochs"] == 3
+
+
+@pytest.mark.parametrize("method", OF_MOLECULES)
+def test_other_graphs_of_classes_have_settings_for_their_task(method):
+    recipe, drugs = get_recipe(method), Spec.of(load_dataset("drugs-mini"))
+    assert not drugs.molecules
+    assert recipe.settings(drugs, {}) == {**recipe.defaults, **recipe.by_task.get("graph", {})}
+    assert not spec(graphs=1, fields=ATOM_FIELDS).molecules  # one graph, whatever its nodes are
+
+
+def test_recipes_for_molecules_leave_their_graphs_alike():
+    atoms = spec(fields=ATOM_FIELDS, edge_fields=BOND_FIELDS)
+    atoms = dataclasses.replace(atoms, dim=sum(ATOM_FIELDS), edge_dim=sum(BOND_FIELDS))
+    assert {plan(method, atoms, width=8).transform for method in OF_MOLECULES} == {Transform()}
+    assert plan("graphmae", spec(fields=()), width=8).transform == Transform(self_loops=True, row_normalize=True)
+    assert not plan("graphmae", spec(), width=8, self_loops=False).transform.self_loops
+
+
+# what edges carry
+
+READING = [name for name in list_methods() if "encoder" in get_recipe(name).defaults]
+READING = [name for name in READING if name not in ("bandana", "point-mae")]  # one takes no "gine", one no graphs
+FEW = {"layers": 2, "hidden": 8, "inner": 8, "first_width": 8, "decoder_width": 16, "heads": 2, "clusters": 2}
+
+
+@pytest.mark.parametrize("method", READING)
+def test_a_gine_reads_what_edges_carry_in_every_method(method):
+    graph = classes().replace(pos=torch.rand(29, 2, generator=generator()))
+    kind, recipe = dataclasses.replace(spec(graphs=4), axes=2), get_recipe(method)
+    few = {key: value for key, value in FEW.items() if key in recipe.defaults and method != "cca-ssg"}
+    more = {"tasks": "edge-mask"} if method == "selftask" else {}
+    made = plan(method, kind, encoder="gine", width=16, **few, **more).method
+    if method != "untrained":
+        assert all(loss.isfinite() for loss in made.train()(graph, generator()).values())
+    encoder, other = made.encoder.eval(), graph.replace(edge_attr=graph.edge_attr.roll(1, 1))
+    assert not torch.allclose(encoder(graph), encoder(other))
+
+
+@pytest.mark.parametrize("method", ["graphcl", "infograph", "simgrace", "graphmae"])
+def test_a_gin_reads_what_edges_carry_where_it_is_told_to(method):
+    def reads(encoder, **settings):
+        conv = plan(method, spec("mutag", known=True), encoder=encoder, width=8, **settings).method.encoder.backbone
+        return conv.layers[0].conv.edge is not None
+
+    assert [reads("gin"), reads("gin", edge_attr=True), reads("gin", edge_attr=False)] == [False, True, False]
+    assert [reads("gine"), reads("gine+virtual"), reads("gine", edge_attr=False)] == [True, True, False]

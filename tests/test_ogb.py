@@ -21,7 +21,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 import graphssl
 from graphssl import cli, ogb, runner
 from graphssl.data.ogb_files import known_meta, open_ogb, read_ogb
-from graphssl.errors import UserError
+from graphssl.errors import Diverged, UserError
 
 pytestmark = pytest.mark.skipif(find_spec("ogb") is None, reason="ogb is not installed: pip install 'graphssl[ogb]'")
 
@@ -338,6 +338,159 @@ def test_what_training_sees(sets):
     assert links.splits["link"][0].test.numel() == links.splits["link"][0].test_absent.numel() == 0
 
 
+def test_validation_edges_are_model_input_of_one_set_alone(sets, tmp_path, monkeypatch, capsys):
+    place, meta = open_ogb(sets / "submission_ogbl_toy")
+    data = read_ogb(place, meta)
+
+    def named(name):
+        return lambda *given: (
+            data.replace(name=name),
+            type(meta)(**{**meta.__dict__, "name": name, "known": True}),
+            ogb.RAW,
+        )
+
+    monkeypatch.setattr(ogb, "find", named("ogbl-ppa"))
+    words = ("--dataset", "ogbl-ppa", "--decoder", "dot", "--val-edges", "--method", "untrained", "--set", "width=8")
+    said = refused(capsys, *words, "--out", str(tmp_path / "a"))
+    assert (
+        "validation edges as model input, which ogb.stanford.edu/docs/leader_rules allows for ogbl-collab alone" in said
+    )
+    assert not (tmp_path / "a").exists()
+    assert cli.main(["ogb", *words, "--out", str(tmp_path / "a"), "--seeds", "0-1", "--draft"]) == 0
+    head = capsys.readouterr().out.splitlines()[0]
+    assert head.startswith("DRAFT, not to be submitted (2 seeds; the rules ask for 10; validation edges as model input")
+    monkeypatch.setattr(ogb, "find", named("ogbl-collab"))
+    assert ogb.against_rules("ogbl-collab", [*range(10)], True) == []
+    assert cli.main(["ogb", "--dataset", "ogbl-collab", *words[2:], "--out", str(tmp_path / "b")]) == 0
+    assert capsys.readouterr().out.startswith("OGB leaderboard entry\n")
+
+
+def test_fewer_seeds_of_the_largest_set():
+    assert ogb.against_rules("ogbn-papers100M", [0, 1, 2]) == []
+    assert ogb.against_rules("ogbn-arxiv", [0, 1, 2]) == ["3 seeds; the rules ask for 10"]
+
+
+def test_seeds_of_other_recipes_do_not_mix(sets, tmp_path, capsys):
+    out, words = tmp_path / "entry", ("--seeds",)
+    run(sets, "ogbn_toy", out, *words, "0-2")
+    path = out / "seed-1.json"
+    line = json.loads(path.read_text())
+    path.write_text(json.dumps({**line, "commit": "another", "versions": {**line["versions"], "torch": "0"}}))
+    run(sets, "ogbn_toy", out, *words, "0-2")
+    capsys.readouterr()
+    for changed, differ in (
+        ({"settings": {**line["settings"], "width": 9}}, "width (8, 9)"),
+        ({"parameters": {**line["parameters"], "probe": 1}}, f"parameters of probe ({line['parameters']['probe']}, 1)"),
+        ({"epochs": 7}, f"epochs ({line['epochs']}, 7)"),
+    ):
+        path.write_text(json.dumps({**line, **changed}))
+        run(sets, "ogbn_toy", out, *words, "0-3", status=2)
+        said = capsys.readouterr().err
+        assert f"seeds 0,2 and 1 in {out} were not run alike: {differ}; move" in said
+        assert said.count("\n") == 1
+        assert not (out / "seed-3").exists()  # told before anything is run
+    run(sets, "ogbn_toy", out, *words, "0,2")
+    found = capsys.readouterr().out
+    assert "  Note                  seeds in the folder, not counted: 1\n" in found
+
+
+def test_a_seed_of_now_beside_one_of_another_recipe(sets, tmp_path, capsys):
+    out, words = tmp_path / "entry", ("--seeds",)
+    run(sets, "ogbn_toy", out, *words, "0")
+    line = json.loads((out / "seed-0.json").read_text())
+    (out / "seed-0.json").write_text(json.dumps({**line, "epochs": 7}))
+    run(sets, "ogbn_toy", out, *words, "0-1", status=2)
+    assert "seeds 0 and 1 in" in capsys.readouterr().err
+
+
+def test_a_node_set_is_fine_tuned_whole(sets, tmp_path, capsys):
+    found = run(sets, "ogbn_toy", tmp_path / "a", "--seeds", "0", "--finetune", "--tune", "epochs=1")
+    assert "batch_size" not in found["asked"]["fine-tuning"]
+    line = "  Fine-tuning           epochs=1, lr=0.001, head_lr=0.01, weight_decay=0.0001"
+    assert f"{line}\n" in capsys.readouterr().out
+    run(sets, "ogbg_toy", tmp_path / "b", "--seeds", "0", "--finetune", "--tune", "epochs=1")
+    assert f"{line}, batch_size=32\n" in capsys.readouterr().out
+
+
+def test_fine_tuning_without_a_finite_figure(sets, tmp_path, monkeypatch):
+    place, meta = open_ogb(sets / "submission_ogbn_toy")
+    data = read_ogb(place, meta)
+    one = graphssl.pretrain(data, "untrained", width=8, progress=False)
+    monkeypatch.setattr(ogb.Figures, "_eval", lambda self, given: float("nan"))
+    with pytest.raises(Diverged, match="the validation score is finite in none of 2 epochs"):
+        ogb.fine_tune(one, ogb.hide(data), ogb.Figures(meta), 0, {"epochs": 2})
+    monkeypatch.setattr("graphssl.finetune.one_pass", lambda *given: 1.0 if len(given) == 7 else float("nan"))
+    with pytest.raises(Diverged, match="the validation loss is finite in none of 2 epochs"):
+        one.finetune(data, epochs=2)
+
+
+def test_the_epoch_is_that_of_the_best_figure(sets):
+    """The head that is kept is that of a run cut at that epoch."""
+    place, meta = open_ogb(sets / "submission_ogbn_toy")
+    data, given = read_ogb(place, meta), iter([0.1, 0.4, float("nan"), 0.4, 0.2])
+    one = graphssl.pretrain(data, "untrained", width=8, progress=False)
+
+    class Given:
+        higher_is_better = True
+
+        def __call__(self, out, y):
+            return next(given)
+
+    rows = data.splits["public"][0].val
+    kept, _, chosen = ogb.fine_tune(one, ogb.hide(data), Given(), 0, {"epochs": 5, "lr": 0.1})
+    assert chosen == "epoch 2 of 5"
+    given = iter([0.0, 1.0])
+    cut, _, _ = ogb.fine_tune(one, ogb.hide(data), Given(), 0, {"epochs": 2, "lr": 0.1})
+    torch.testing.assert_close(kept(rows), cut(rows), rtol=0, atol=0)
+    tuned = one.finetune(data, epochs=3, score=lambda out, y: -len(out))
+    assert tuned.config["finetuned"]["kept"] == "highest validation score"
+
+
+def test_probe_and_finetune_are_one_choice(sets, tmp_path, capsys):
+    found = run(sets, "ogbn_toy", tmp_path / "a", "--seeds", "0", "--probe")
+    assert found["asked"]["judge"] == "probe"
+    with pytest.raises(SystemExit):
+        cli.main(["ogb", "--dataset", "ogbn-arxiv", "--probe", "--finetune"])
+    assert "not allowed with argument --probe" in capsys.readouterr().err
+
+
+def test_going_on_from_a_run(sets, tmp_path, capsys):
+    """Each seed starts from the run's weights; what other data it saw are external, labels of this set are refused."""
+    graph = read_ogb(*open_ogb(sets / "submission_ogbg_toy"))
+    other = graph.replace(name="others", graphs=graph.graphs[::2], y=None, splits={})
+    how = {"epochs": 1, "width": 8, "progress": False}
+    there = graphssl.pretrain(other, "graphcl", out=tmp_path / "other", **how)
+    words = ("--seeds", "0-1", "--from", str(tmp_path / "other"), "--epochs", "0")
+    found = run(sets, "ogbg_toy", tmp_path / "a", *words)
+    said = capsys.readouterr().out
+    assert found["external_data"]
+    assert "  External data         yes: pretrained on others\n" in said
+    assert "  Method                graphcl (pretrained on others), frozen encoder" in said
+    assert f"--from {tmp_path / 'other'}" in said
+    assert "every seed goes on from one run, which saw others\n" in said
+    one = graphssl.load(tmp_path / "a" / "seed-1")
+    for ours, theirs in zip(one.encoder.parameters(), there.encoder.parameters(), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+    graphssl.pretrain(other, "graphcl", out=tmp_path / "second", seed=5, **how)
+    words = ("--seeds", "0-1", "--from", str(tmp_path / "second"), "--epochs", "0")
+    run(sets, "ogbg_toy", tmp_path / "a", *words, status=2)
+    assert "it differs in from" in capsys.readouterr().err
+    run(sets, "ogbg_toy", tmp_path / "b", *words, "--method", "graphmae", status=2)
+    assert "is of the method 'graphcl', not 'graphmae'" in capsys.readouterr().err
+
+    own = graphssl.pretrain(graph, "graphcl", out=tmp_path / "own", **how)
+    found = run(sets, "ogbg_toy", tmp_path / "c", "--seeds", "0", "--from", str(tmp_path / "own"))
+    said = capsys.readouterr().out
+    assert not found["external_data"]
+    assert "which saw ogbg-toy, test graphs of this set among it, without labels\n" in said
+    graphssl.pretrain(graph, there, out=tmp_path / "both", epochs=0, progress=False)
+    run(sets, "ogbg_toy", tmp_path / "e", "--seeds", "0", "--from", str(tmp_path / "both"), "--epochs", "0")
+    assert "yes: pretrained on ogbg-toy and others\n" in capsys.readouterr().out
+    own.finetune(graph, epochs=1).save(tmp_path / "tuned")
+    run(sets, "ogbg_toy", tmp_path / "d", "--seeds", "0", "--from", str(tmp_path / "tuned"), status=2)
+    assert "was trained on labels of 'ogbg-toy', perhaps of test rows" in capsys.readouterr().err
+
+
 def refused(capsys, *words, status=2):
     assert cli.main(["ogb", *words]) == status
     said = capsys.readouterr().err
@@ -356,7 +509,8 @@ def test_wrong_use_ends_in_one_line(sets, tmp_path, capsys, monkeypatch):
         (("--dataset", "ogbl-wikikg2"), "triplets of a knowledge graph"),
         (("--dataset", "ogbg-code2"), "asks for words"),
         (("--dataset", "some/folder"), "is no folder of an OGB data set"),
-        ((*node[:2], "--seeds", "0-4"), "5 seeds were asked for, but OGB's rules ask for 10"),
+        ((*node[:2], "--seeds", "0-4"), "5 seeds; the rules ask for 10; change that, or say draft=True (--draft)"),
+        (("--dataset", "ogbn-papers100M", "--seeds", "0-1"), "2 seeds; the rules ask for 3 of ogbn-papers100M"),
         ((*node, "--seeds", "a-b"), "write whole numbers as 0-9 or 0,3,7"),
         ((*node, "--seeds", "9-0"), "write whole numbers"),
         ((*node, "--seeds", "1,1"), "name one twice"),
@@ -368,6 +522,7 @@ def test_wrong_use_ends_in_one_line(sets, tmp_path, capsys, monkeypatch):
         ((*link, "--decoder", "doot"), "did you mean 'dot'"),
         ((*link, "--decoder", "own", *few), "has no decoder of pairs of its own"),
         ((*node, "--tune", "lr=0.1"), "not asked for"),
+        ((*node, "--finetune", "--tune", "batch_size=8"), "leave out batch_size of fine-tuning"),
         ((*node, "--finetune", "--tune", "lr"), "write --tune KEY=VALUE"),
         ((*node, "--finetune", "--tune", "rate=1"), "unknown setting of fine-tuning"),
         ((*node, "--finetune", "--tune", "epochs=few"), "expects a whole number"),
@@ -478,6 +633,31 @@ def test_molecules_for_real(name, tmp_path, monkeypatch, capsys):
         assert "1361 graphs, those of the test part (152) not among them" in said
     else:
         assert 0.5 < found["test"]["mean"] < 12  # kcal/mol; the labels spread over 4
+
+
+@pytest.mark.skipif(not (DATA / "molecule" / "ogbg_molesol.npz").exists(), reason="$GRAPHSSL_DATA has no molecules")
+def test_a_file_is_vouched_for_by_its_mark(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("GRAPHSSL_DATA", str(DATA))
+    for name in ogb.OFFICIAL:
+        assert ogb.find(name)[2] == ogb.CHECKED
+    arrays = dict(np.load(DATA / "molecule" / "ogbg_molfreesolv.npz"))
+    train, test = arrays["train_idx"].copy(), arrays["test_idx"].copy()
+    train[0], test[0] = test[0], train[0]
+    y, x = arrays["y"] + np.float32(0.5), arrays["node_feat"].copy()
+    x[0, 8] = 1 - x[0, 8]
+    for changed in ({"train_idx": train, "test_idx": test}, {"y": y}, {"node_feat": x}):
+        np.savez(tmp_path / "ogbg_molfreesolv.npz", **{**arrays, **changed})
+        assert ogb.find("ogbg-molfreesolv", root=tmp_path)[2] == ogb.FILE
+    words = ("--dataset", "ogbg-molfreesolv", "--root", str(tmp_path), "--out", str(tmp_path / "entry"))
+    words = (*words, "--method", "untrained", "--quiet")
+    assert "split as in the file, not checked; change that, or say draft=True" in refused(capsys, *words)
+    assert cli.main(["ogb", *words, "--seeds", "0", "--draft", "--set", "width=8"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(
+        "DRAFT, not to be submitted (1 seed; the rules ask for 10; split as in the file, not checked)"
+    )
+    assert "  Dataset               ogbg-molfreesolv, split as in the file, not checked\n" in said
+    assert "official" not in said
 
 
 def test_the_benchmark_shows_what_was_saved(sets, tmp_path, monkeypatch):

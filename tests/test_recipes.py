@@ -16,7 +16,6 @@ from graphssl.graph import Graph
 from graphssl.masks import Bandwidths, Edges, Paths, Uniform
 from graphssl.probes import get_protocol
 from graphssl.recipes import Select, Spec, get_recipe, list_methods
-from graphssl.recipes.molecules import MOLECULES
 from graphssl.train import seeded
 
 NAMED = [(method, name) for method in list_methods() for name in get_recipe(method).by_name]
@@ -66,7 +65,7 @@ def small(n=12):
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize(("method", "name"), NAMED)
 def test_the_settings_of_every_named_set_build_a_plan(method, name, sparse):
-    raw = task_of(name) == "graph" and name not in SOURCES and name not in MOLECULES
+    raw = task_of(name) == "graph" and name not in SOURCES
     spec = spec_of_items(name) if raw else spec_of(name, sparse=sparse, dim=40 if sparse else 16)
     recipe = get_recipe(method)
     own = recipe.by_name[name]
@@ -117,7 +116,7 @@ def test_a_users_data_of_a_known_name_has_no_papers_settings():
 
 @pytest.mark.parametrize("name", sorted({name for _, name, *_ in [*NAMED, *CITED]}))
 def test_every_name_is_a_data_set(name):
-    assert name in list_datasets() or name.removesuffix("/link") in FILES_ONLY or name in MOLECULES
+    assert name in list_datasets() or name.removesuffix("/link") in FILES_ONLY
 
 
 @pytest.mark.parametrize(("method", "name", "protocol"), CITED)
@@ -133,7 +132,7 @@ def test_tables_of_tasks_and_names_hold_settings_of_their_recipe():
     for method in list_methods():
         recipe = get_recipe(method)
         assert set(recipe.by_task) <= {"node", "link", "graph"}
-        for values in (*recipe.by_task.values(), *recipe.by_name.values()):
+        for values in (*recipe.by_task.values(), *recipe.by_name.values(), recipe.of_molecules):
             assert values.keys() <= recipe.defaults.keys(), method
 
 

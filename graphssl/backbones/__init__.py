@@ -80,6 +80,7 @@ DEEP: dict[str, Callable[[Shape], Step]] = {  # layers of one width with norms a
 }  # fmt: skip
 TRANSFORMERS = {"transformer": "dense", "sparse-transformer": "sparse"}  # with how they attend
 ENCODERS = (*CONVS, *EMBEDDED, *DEEP, *TRANSFORMERS)
+EDGE_READERS = (*EMBEDDED, *DEEP)  # made to read what edges carry, where a "gin" may
 ENCODINGS = {"walk": Walk, "laplace": Laplace}
 
 # what may stand behind a "+" in an encoder's name, with the encoders that it is for
@@ -97,10 +98,12 @@ def list_encoders(pattern: str = "*") -> list[str]:
     """Names that ``encoder=`` takes; each may be followed by modifiers, as in "gine+virtual+walk".
 
     "+checkpoint" keeps only layers' inputs for the backward and computes the rest anew. "+walk" adds 16 return
-    probabilities of random walks to the content's code, "+laplace" 8 Laplacian eigenvectors, whatever their signs.
-    "+virtual" gives each graph a state that its nodes share from layer to layer, and "+jk-cat", "+jk-max" or "+jk-sum"
-    joins the codes after all layers; neither is for transformers. A "gen" has "+power", the power mean in place of the
-    softmax, and "+message-norm".
+    probabilities of random walks to the content's code, in time that grows with the nodes and edges times the nodes of
+    the largest graph, and refuses what would take more than about a minute on one core: a graph of more than some
+    30,000 nodes, or of fewer with many edges. "+laplace" adds 8 Laplacian eigenvectors, whatever their signs, for
+    graphs of up to 2000 nodes. "+virtual" gives each graph a state that its nodes share from layer to layer, and
+    "+jk-cat", "+jk-max" or "+jk-sum" joins the codes after all layers; neither is for transformers. A "gen" has
+    "+power", the power mean in place of the softmax, and "+message-norm".
     """
     return [name for name in sorted(ENCODERS) if fnmatch(name, pattern)]
 

@@ -19,6 +19,8 @@ VECTORS = 8  # of the Laplacian
 INNER = 16  # width of what is made of each of them
 LARGEST = 2000  # nodes of a graph whose eigenvectors are taken
 ENTRIES = 2**22  # numbers held at a time
+DEAREST = 2**33  # of what return probabilities cost: about a minute on one core
+NODE = 8  # edges that a node costs as much as there
 SAME = 1e-6  # eigenvalues nearer than that are one, taken twice
 
 
@@ -47,7 +49,8 @@ def return_probabilities(graph: Graph) -> Tensor:
     """How likely a random walk from each node is back after 1 to 16 steps: diag((D^-1 A)^k), [N, 16].
 
     Exact, by sparse products of S = D^-1/2 A D^-1/2 for some nodes of each graph at a time: the diagonal of S^(a + b)
-    holds the products of S^a e and S^b e. In time that grows with the edges times the nodes of the largest graph.
+    holds the products of S^a e and S^b e. In time that grows with the nodes and edges times the nodes of the largest
+    graph.
     """
     (csr, weight), (_, rank), N = _simple(graph), _rank(graph), graph.num_nodes
     found, part = torch.zeros(N, STEPS, device=graph.device), ops.groups(graph.batch, graph.num_graphs)
@@ -68,8 +71,22 @@ def return_probabilities(graph: Graph) -> Tensor:
     return found
 
 
+def affordable(graph: Graph) -> Tensor:
+    """``return_probabilities``, or a UserError where they would take more than about a minute on one core."""
+    N, edges, most = graph.num_nodes, _simple(graph)[0].col.numel(), max(graph.sizes, default=0)
+    if (edges + NODE * N) * most > DEAREST:
+        raise UserError(
+            f"random-walk encodings of {N} nodes and {edges // 2} edges, with {most} nodes in the largest graph, would "
+            "take minutes; leave out '+walk', or give smaller graphs or batches"
+        )
+    return return_probabilities(graph)
+
+
 class Walk(nn.Module):
-    """Random-walk encoding, Dwivedi et al. 2022, arXiv:2110.07875: a linear map of 16 return probabilities."""
+    """Random-walk encoding, Dwivedi et al. 2022, arXiv:2110.07875: a linear map of 16 return probabilities.
+
+    UserError for graphs, or batches of them, whose probabilities would take more than about a minute on one core.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
@@ -77,7 +94,7 @@ class Walk(nn.Module):
 
     def forward(self, graph: Graph) -> Tensor:
         """[N, dim]."""
-        return self.linear(graph.remember("encodings.walk", return_probabilities, shared=True))
+        return self.linear(graph.remember("encodings.walk", affordable, shared=True))
 
 
 @torch.no_grad()

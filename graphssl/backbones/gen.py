@@ -64,12 +64,13 @@ class GENConv(nn.Module):
     def _hear(self, graph: Graph, said: Tensor) -> Tensor:
         """The same of what each node says to all, [N, dim], without a row an edge: ten times as fast.
 
-        What is further than ``FAR`` below the largest of all counts as if it were that far.
+        What is further than ``FAR`` below the largest that is said in its graph counts as if it were that far.
         """
         if self.aggregation == "power":
             return self._root(graph, ops.spmm(graph, said.clamp(LOW, HIGH).pow(self.sharpness), reduce="mean"))
         score = said * self.sharpness
-        weight = (score - score.detach().amax(0)).clamp(min=-FAR).exp() if len(score) else score
+        most = ops.segment_reduce(ops.groups(graph.batch, graph.num_graphs), score.detach(), "max")
+        weight = (score - most[graph.batch]).clamp(min=-FAR).exp()
         total = torch.where(graph.csr.degree[:, None] > 0, ops.spmm(graph, weight), 1.0)
         return ops.spmm(graph, weight * said) / total
 

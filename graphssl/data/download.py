@@ -86,6 +86,7 @@ def ogb(name: str, folder: Path) -> Dataset:
 
 
 def ogb_nodes(name: str, folder: Path) -> Dataset:
+    """As ``ogb``, of a node set: by it ``NODE_SOURCES`` tells such a set from those of many graphs."""
     return ogb(name, folder)
 
 

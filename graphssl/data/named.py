@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ SHIPPED = Path(__file__).parent / "files"
 FOLDERS = ("node", "graph", "molecule", "image", "point", "sequence", "")  # of a place, in this order
 MADE = {"digits": shipped_digits}  # that come with what is installed
 LINK = "/link"
+SMILES = re.compile(r"(?=.*[A-Z\d=#(\[])(Cl|Br|[BCNOPSFIbcnops]|\[[^\[\]]+\]|[-+\d=#%.()])+")  # what may be one
 
 
 def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
@@ -52,7 +54,8 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
         return MADE[key]().replace(known=True)
     source = download.SOURCES.get(key)
     if source is None:
-        raise unknown("data set", name, list_datasets(root=root), see="graphssl.list_datasets()")
+        hint = f"; if it is a SMILES string, give a list of them: [{name!r}]" if SMILES.fullmatch(name) else ""
+        raise UserError(f"{unknown('data set', name, list_datasets(root=root), see='graphssl.list_datasets()')}{hint}")
     return _downloaded(key, source, places).replace(known=True)
 
 

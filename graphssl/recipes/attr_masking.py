@@ -8,14 +8,14 @@ from graphssl.encoder import Encoder
 from graphssl.errors import UserError, unknown
 from graphssl.masks import Uniform
 from graphssl.methods import AttrMasking
-from graphssl.recipes.base import Plan, Spec, adam, backbone_of, recipe
+from graphssl.recipes.base import Plan, Spec, adam, backbone_of, edges_read, recipe
 from graphssl.recipes.cutting import placed
-from graphssl.recipes.molecules import CHEM, of_molecules
+from graphssl.recipes.molecules import CHEM
 
 CLASSES = ("type", "all")
 
 
-@recipe("attr-masking", by_name=of_molecules(CHEM), by_task={"graph": {"batch_size": 256}})
+@recipe("attr-masking", of_molecules=CHEM, by_task={"graph": {"batch_size": 256}})
 def attr_masking(
     spec: Spec, *, encoder: str | nn.Module = "gine", width: int = 300, layers: int = 5, heads: int = 4,
     dropout: float = 0.0, norm: str = "batch", activation: str = "prelu", pool: str = "mean", mask: float = 0.15,
@@ -26,8 +26,8 @@ def attr_masking(
 
     Meant for molecules, and for other graphs whose content is of classes: atom types, node labels. Data of which that
     is not known are refused. The signature's values are the reference's, but for its activation, a ReLU behind all
-    layers but the last, where ours is a PReLU behind all; its own command hides edges only with --mask_edge 1. Named
-    sets of molecules have fewer epochs.
+    layers but the last, where ours is a PReLU behind all; its own command hides edges only with --mask_edge 1.
+    Molecules have fewer epochs.
 
     ``mask`` is the share of hidden nodes; ``targets`` is "type" (of what nodes and edges carry the first one-hot block
     alone, as in the paper: the type of atom and of bond) or "all" (every block, a mean over them). With ``edge_attr``
@@ -42,10 +42,10 @@ def attr_masking(
     if targets not in CLASSES:
         raise unknown("targets of attr-masking", targets, CLASSES)
     first = 1 if targets == "type" else None
-    edge_dim = spec.edge_dim if edge_attr else 0
+    edge_dim = edges_read(spec, encoder, edge_attr)
     body = backbone_of(
-        encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
-        edge_dim=edge_dim, **placed(spec),
+        spec, encoder, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
+        edge_attr=edge_attr, **placed(spec),
     )  # fmt: skip
     method = AttrMasking(
         Encoder(body, pool=pool), spec.fields[:first], spec.edge_fields[:first] if edge_dim else (), edge_dim,

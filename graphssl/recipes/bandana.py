@@ -137,8 +137,7 @@ def bandana(
     if encoder not in WEIGHED:
         raise unknown("encoder of bandana, which widens and narrows messages by edge weights,", encoder, WEIGHED)
     body = backbone_of(
-        encoder, spec.dim, [width] * layers, dropout=dropout, norm=norm, activation=activation,
-        edge_dim=spec.edge_dim if edge_attr else 0,
+        spec, encoder, [width] * layers, dropout=dropout, norm=norm, activation=activation, edge_attr=edge_attr,
     )  # fmt: skip
     method = Bandana(
         Encoder(body, read, pool, unit), EdgeMLP(width, inner, 2, dropout=decoder_dropout),

@@ -15,10 +15,11 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from graphssl.backbones import Backbone, backbone, foreign
+from graphssl.backbones import EDGE_READERS, Backbone, backbone, foreign
 from graphssl.balance import BALANCES, Balance
 from graphssl.data import Dataset, Transform
 from graphssl.data.dataset import Alter
+from graphssl.data.features import ATOM_FIELDS
 from graphssl.encoder import Encoder
 from graphssl.errors import UserError, unknown
 from graphssl.methods import Method
@@ -49,6 +50,11 @@ class Spec:
     def __post_init__(self):
         for key in ("shape", "fields", "edge_fields"):  # lists where they come from JSON
             object.__setattr__(self, key, tuple(getattr(self, key)))
+
+    @property
+    def molecules(self) -> bool:
+        """Whether these are graphs of OGB's classes of atoms, as named sets, SMILES and csv files of molecules are."""
+        return self.task == "graph" and self.fields == ATOM_FIELDS
 
     @classmethod
     def of(cls, dataset: Dataset) -> Spec:
@@ -131,13 +137,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A recipe function with the values it takes for kinds of tasks and for named data sets."""
+    """A recipe function with the values it takes for kinds of tasks, for molecules and for named data sets."""
 
     name: str
     make: Callable[..., Plan]
     by_task: Mapping[str, Mapping[str, Any]]
     by_name: Mapping[str, Mapping[str, Any]]
     published: Mapping[str, Mapping[str, Published]]
+    of_molecules: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def defaults(self) -> dict[str, Any]:
@@ -147,7 +154,8 @@ class Recipe:
     def settings(self, spec: Spec, given: Mapping[str, Any]) -> dict[str, Any]:
         """The recipe's settings for that data, with those ``given`` on top.
 
-        What is not given comes from the values for the data set's name, else for its task, else from the signature.
+        What is not given comes from the values for the data set's name, else for molecules, else for its task, else
+        from the signature.
         Raises UserError for a setting that the recipe does not have, a value of the wrong type or out of its range.
         """
         defaults, hints = self.defaults, get_type_hints(self.make)
@@ -156,7 +164,8 @@ class Recipe:
                 raise unknown(f"setting of {self.name}", key, defaults)
         checked = {key: check(key, value, hints[key]) for key, value in given.items()}
         of_name = self.by_name.get(spec.name) if spec.known else None
-        return {**defaults, **(of_name or self.by_task.get(spec.task, {})), **checked}
+        of_kind = self.of_molecules if spec.molecules else None
+        return {**defaults, **(of_name or of_kind or self.by_task.get(spec.task, {})), **checked}
 
     def plan(self, spec: Spec, settings: Mapping[str, Any]) -> Plan:
         """Builds the Plan; weights are drawn from the default generator. Raises UserError for impossible settings."""
@@ -184,16 +193,17 @@ RECIPES: dict[str, Recipe] = {}
 def recipe(
     name: str, *, by_task: Mapping[str, Mapping[str, Any]] | None = None,
     by_name: Mapping[str, Mapping[str, Any]] | None = None,
-    published: Mapping[str, Mapping[str, Published]] | None = None,
+    published: Mapping[str, Mapping[str, Published]] | None = None, of_molecules: Mapping[str, Any] | None = None,
 ) -> Callable[[Callable[..., Plan]], Callable[..., Plan]]:  # fmt: skip
     """Registers a function ``(spec, *, setting=..., ...) -> Plan`` under the method's name.
 
-    ``by_task`` holds settings for a task ("node", "link", "graph"), ``by_name`` those for a data set loaded by name, in
-    place of the task's; ``published`` the literature's figures by data set name and protocol.
+    ``by_task`` holds settings for a task ("node", "link", "graph"), ``of_molecules`` those for ``Spec.molecules``,
+    whatever their name, in place of the task's, ``by_name`` those for a data set loaded by name, in place of both;
+    ``published`` the literature's figures by data set name and protocol.
     """
 
     def register(make: Callable[..., Plan]) -> Callable[..., Plan]:
-        RECIPES[name] = Recipe(name, make, by_task or {}, by_name or {}, published or {})
+        RECIPES[name] = Recipe(name, make, by_task or {}, by_name or {}, published or {}, of_molecules or {})
         return make
 
     return register
@@ -349,8 +359,26 @@ def balance_named(name: str, tasks: int) -> Balance:
     return BALANCES[name](tasks)
 
 
-def backbone_of(encoder: str | nn.Module, dim_in: int, widths: list[int], **options: Any) -> Backbone:
-    """The recipe's backbone, or the user's own module in its place."""
+def edges_read(spec: Spec, encoder: str | nn.Module, edge_attr: bool | None = None) -> int:
+    """How many attributes of edges a backbone of that name is to read.
+
+    All that ``spec`` has where ``edge_attr`` is True, none where it is False; where it is None all for a backbone that
+    is asked for because it reads them ("gine", "gen", "gps"), none for others ("gin").
+    """
+    reads = isinstance(encoder, str) and encoder.split("+")[0] in EDGE_READERS if edge_attr is None else edge_attr
+    return spec.edge_dim if reads else 0
+
+
+def backbone_of(
+    spec: Spec, encoder: str | nn.Module, widths: list[int], *, edge_attr: bool | None = None, dim: int | None = None,
+    **options: Any,
+) -> Backbone:  # fmt: skip
+    """The recipe's backbone, or the user's own module in its place.
+
+    It takes content of width ``dim`` (None: the ``spec``'s) and reads edges as ``edges_read`` says; ``options`` are
+    those of ``backbone``.
+    """
+    dim_in = spec.dim if dim is None else dim
     if isinstance(encoder, Encoder):
         if encoder.read != "last":
             raise UserError(
@@ -361,4 +389,4 @@ def backbone_of(encoder: str | nn.Module, dim_in: int, widths: list[int], **opti
         raise UserError(f"the encoder takes content of width {encoder.dim_in}, but the data has {dim_in}; use another")
     if isinstance(encoder, nn.Module):
         return encoder if isinstance(encoder, Backbone) else foreign(encoder, dim_in)
-    return backbone(encoder, dim_in, widths, **options)
+    return backbone(encoder, dim_in, widths, edge_dim=edges_read(spec, encoder, edge_attr), **options)

@@ -41,6 +41,6 @@ def untrained(
     own method before training.
     """
     body = backbone_of(
-        encoder, spec.dim, [width] * layers, heads=heads, norm=norm, residual=residual, activation=activation
+        spec, encoder, [width] * layers, heads=heads, norm=norm, residual=residual, activation=activation
     , **placed(spec))  # fmt: skip
     return without_training("untrained", Encoder(body, pool=pool), epochs, Transform(row_normalize=spec.sparse))

@@ -46,7 +46,7 @@ def bgrl(
     ``warmup`` is the share of training in which the learning rate rises.
     """
     body = backbone_of(
-        encoder, spec.dim, [inner] * (layers - 1) + [width], heads=heads, dropout=dropout,
+        spec, encoder, [inner] * (layers - 1) + [width], heads=heads, dropout=dropout,
         attention_dropout=attention_dropout, norm=norm, residual=residual, activation=activation, **placed(spec),
     )  # fmt: skip
     views = Drop(features_1, edges_1), Drop(features_2, edges_2)

@@ -49,7 +49,7 @@ def cca_ssg(
     lambda, of the decorrelation.
     """
     body = backbone_of(
-        encoder, spec.dim, [width] * layers, heads=heads, norm=norm, activation=activation, bare_end=True,
+        spec, encoder, [width] * layers, heads=heads, norm=norm, activation=activation, bare_end=True,
     )  # fmt: skip
     return Plan(
         method=CCASSG(Encoder(body, pool=pool), Drop(features, edges), weight), optimizer=adam(lr, weight_decay),

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
-from graphssl.backbones import backbone
 from graphssl.encoder import Encoder
 from graphssl.methods import ContextPred
 from graphssl.recipes.base import Plan, Spec, adam, backbone_of, recipe
 from graphssl.recipes.cutting import placed
 from graphssl.recipes.infograph import check_graphs
-from graphssl.recipes.molecules import CHEM, of_molecules
+from graphssl.recipes.molecules import CHEM
 
 
-@recipe("context-pred", by_name=of_molecules(CHEM))
+@recipe("context-pred", of_molecules=CHEM)
 def context_pred(
     spec: Spec, *, encoder: str | nn.Module = "gine", width: int = 300, layers: int = 5, heads: int = 4,
     dropout: float = 0.0, norm: str = "batch", activation: str = "prelu", pool: str = "mean", r1: int | None = None,
@@ -24,7 +25,7 @@ def context_pred(
 
     Meant for sets of graphs in which most nodes have others ``r1`` hops away, as molecules. The signature's values are
     the reference's, but for its activation, a ReLU behind all layers but the last, where ours is a PReLU behind all:
-    dot products of codes without a sign would never be below zero. Named sets of molecules have fewer epochs.
+    dot products of codes without a sign would never be below zero. Molecules have fewer epochs.
 
     The substructure is as many hops wide as the encoder has layers. The context is the nodes more than ``r1`` (None:
     one less than layers) and up to ``r2`` hops away (None: three more): 4 and 7 of five layers, the paper's. It is read
@@ -34,12 +35,12 @@ def context_pred(
     check_graphs("context-pred", spec, batch_size, "dgi")
     r1 = layers - 1 if r1 is None else r1
     r2 = r1 + 3 if r2 is None else r2
-    options = {
-        "heads": heads, "dropout": dropout, "norm": norm, "activation": activation,
-        "edge_dim": spec.edge_dim if edge_attr else 0, **placed(spec),
+    options: dict[str, Any] = {
+        "heads": heads, "dropout": dropout, "norm": norm, "activation": activation, "edge_attr": edge_attr,
+        **placed(spec),
     }  # fmt: skip
-    reader = Encoder(backbone_of(encoder, spec.dim, [width] * layers, **options), pool=pool)
+    reader = Encoder(backbone_of(spec, encoder, [width] * layers, **options), pool=pool)
     around = encoder if isinstance(encoder, str) else "gine"
-    context = Encoder(backbone(around, spec.dim, [reader.dim] * max(1, r2 - r1), **options))
+    context = Encoder(backbone_of(spec, around, [reader.dim] * max(1, r2 - r1), **options))
     method = ContextPred(reader, context, layers, r1, r2)
     return Plan(method=method, optimizer=adam(lr, weight_decay), epochs=epochs, batch_size=batch_size, clip=clip)

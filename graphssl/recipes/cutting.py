@@ -91,6 +91,6 @@ def cut_for(
     )
     dim, where = width_of(spec, tokenizer), position_of(spec, position)
     body = backbone_of(
-        encoder, dim, [width] * layers, axes=spec.axes, position=where, extra=int(pool == "class"), **options
+        spec, encoder, [width] * layers, dim=dim, axes=spec.axes, position=where, extra=int(pool == "class"), **options
     )
     return Cut(tokenizer, alter_for(spec.kind, augment), dim, where, body)

@@ -36,7 +36,7 @@ def dgi(
     of graphs a GIN of two layers in batches of 32 (meant for graph classification).
     """
     body = backbone_of(
-        encoder, spec.dim, [width] * layers, heads=heads, norm=norm, residual=residual, activation=activation,
+        spec, encoder, [width] * layers, heads=heads, norm=norm, residual=residual, activation=activation,
         **placed(spec),
     )  # fmt: skip
     return Plan(

@@ -11,7 +11,7 @@ from graphssl.data import Transform
 from graphssl.encoder import Encoder
 from graphssl.methods import GAE, VGAE
 from graphssl.methods.pairs import check_pairs
-from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, recipe
+from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, edges_read, recipe
 
 TABLE = "arXiv:1611.07308, table 1; ten runs on one split"
 ERROR = "standard error, as published"
@@ -37,8 +37,7 @@ def gae(
     """
     check_pairs("gae", spec.edges, negatives)
     body = backbone_of(
-        encoder, spec.dim, [first_width, width], dropout=dropout, activation="relu", bare_end=True,
-        edge_dim=spec.edge_dim if edge_attr else 0,
+        spec, encoder, [first_width, width], dropout=dropout, activation="relu", bare_end=True, edge_attr=edge_attr,
     )  # fmt: skip
     return Plan(
         method=GAE(Encoder(body, pool=pool), negatives), optimizer=adam(lr, weight_decay), epochs=epochs,
@@ -59,10 +58,9 @@ def vgae(
     """
     check_pairs("vgae", spec.edges, negatives)
     body = backbone_of(
-        encoder, spec.dim, [first_width, width], dropout=dropout, activation="relu", bare_end=True,
-        edge_dim=spec.edge_dim if edge_attr else 0,
+        spec, encoder, [first_width, width], dropout=dropout, activation="relu", bare_end=True, edge_attr=edge_attr,
     )  # fmt: skip
-    edge_dim = spec.edge_dim if edge_attr else 0
+    edge_dim = edges_read(spec, encoder, edge_attr)
     spread = backbone(encoder, first_width, [width], dropout=dropout, bare_end=True, edge_dim=edge_dim)
     return Plan(
         method=VGAE(Encoder(body, pool=pool), spread, negatives), optimizer=adam(lr, weight_decay), epochs=epochs,

@@ -54,7 +54,7 @@ def grace(
     square of the nodes, memory does not.
     """
     body = backbone_of(
-        encoder, spec.dim, [2 * width] * (layers - 1) + [width], heads=heads, dropout=dropout, norm=norm,
+        spec, encoder, [2 * width] * (layers - 1) + [width], heads=heads, dropout=dropout, norm=norm,
         residual=residual, activation=activation, **placed(spec),
     )  # fmt: skip
     shares = (features_1, edges_1), (features_2, edges_2)

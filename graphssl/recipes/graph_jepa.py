@@ -9,10 +9,10 @@ from graphssl.errors import UserError
 from graphssl.methods import GraphJEPA
 from graphssl.recipes.base import Plan, Spec, adam, backbone_of, recipe
 from graphssl.recipes.cutting import placed
-from graphssl.recipes.molecules import CHEM, of_molecules
+from graphssl.recipes.molecules import CHEM
 
 
-@recipe("graph-jepa", by_name=of_molecules({"width": CHEM["width"], "epochs": CHEM["epochs"]}))
+@recipe("graph-jepa", of_molecules={"width": CHEM["width"], "epochs": CHEM["epochs"]})
 def graph_jepa(
     spec: Spec, *, encoder: str | nn.Module = "gine", width: int = 256, layers: int = 3, heads: int = 4,
     dropout: float = 0.0, norm: str = "batch", activation: str = "prelu", pool: str = "mean", parts: int = 8,
@@ -22,24 +22,23 @@ def graph_jepa(
 ) -> Plan:  # fmt: skip
     """Prediction of a slow teacher's codes of parts of a graph from the code of another part.
 
-    Meant for sets of small graphs. Targets, momentum, rate, batches and epochs are the reference's
-    for ZINC; it cuts into 32 parts, which of a molecule are single atoms with their neighbours, where ours are 8: the
-    encoder reads whole graphs afterwards and should have seen more than stars. Its two layers of width 512 stand below
-    Transformers that ours lacks (see ``graphssl.methods.GraphJEPA``). What is measured of it stands in
-    benchmarks/results/quality.md.
+    Meant for sets of small graphs. Targets, momentum, rate, batches and epochs are the reference's for ZINC; it cuts
+    into 32 parts, which of a molecule are single atoms with their neighbours, where ours are 8: the encoder reads whole
+    graphs afterwards and should have seen more than stars. Its two layers of width 512 stand below Transformers that
+    ours lacks (see ``graphssl.methods.GraphJEPA``). Molecules have the width of the other recipes for them, and fewer
+    epochs. What is measured of it stands in benchmarks/results/quality.md.
 
     Each graph is cut into ``parts``, of which one tells of ``targets`` others; ``predicts`` is "hyperbola" (two
     coordinates, the paper's) or "latent" (the code itself), ``momentum`` the teacher's at first, which rises to 1.
-    ``edge_attr`` lets backbones that can read the edges'
-    attributes where the data has any.
+    ``edge_attr`` lets backbones that can read the edges' attributes where the data has any.
     """
     if spec.graphs < 2:
         raise UserError(f"graph-jepa learns codes of whole graphs, but {spec.name!r} is one graph; use bgrl")
     if parts < 2:
         raise UserError("graph-jepa predicts one part of a graph from another; choose parts of 2 or more")
     body = backbone_of(
-        encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
-        edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
+        spec, encoder, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
+        edge_attr=edge_attr, **placed(spec),
     )  # fmt: skip
     method = GraphJEPA(Encoder(body, pool=pool), parts, targets, predicts, momentum)
     return Plan(method=method, optimizer=adam(lr, weight_decay), epochs=epochs, batch_size=batch_size, clip=clip)

@@ -9,7 +9,7 @@ from graphssl.errors import unknown
 from graphssl.methods import GraphCL
 from graphssl.recipes.base import Plan, Published, Spec, adam, recipe
 from graphssl.recipes.infograph import check_graphs, reader_of
-from graphssl.recipes.molecules import BESIDE, of_molecules
+from graphssl.recipes.molecules import BESIDE
 
 README = "GraphMAE README (KDD 2022)"
 
@@ -27,10 +27,8 @@ CHEMICAL = {**BESIDE, "view": "chemical", "ratio": 0.25, "tau": 0.1}
 
 @recipe(
     "graphcl",
-    by_name={
-        "imdb-binary": SOCIAL, "imdb-multi": SOCIAL, "collab": SOCIAL, "reddit-binary": SOCIAL,
-        **of_molecules(CHEMICAL),
-    },
+    by_name={"imdb-binary": SOCIAL, "imdb-multi": SOCIAL, "collab": SOCIAL, "reddit-binary": SOCIAL},
+    of_molecules=CHEMICAL,
     published={
         "mutag": {"graph-svm": Published(86.80, 1.34, README)},
         "proteins": {"graph-svm": Published(74.39, 0.45, README)},
@@ -45,13 +43,13 @@ def graphcl(
     spec: Spec, *, encoder: str | nn.Module = "gin", width: int = 32, layers: int = 3, dropout: float = 0.0,
     norm: str = "batch", activation: str = "relu", pool: str = "sum", view: str = "random2", ratio: float = 0.1,
     kept: float = 0.2, tau: float = 0.2, lr: float = 0.01, weight_decay: float = 0.0, epochs: int = 20,
-    batch_size: int = 128, edge_attr: bool = False, clip: float | None = None,
+    batch_size: int = 128, edge_attr: bool | None = None, clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Contrast between each graph and a random view of it.
 
-    Named sets of molecules have the settings of GraphCL's chem part, with 64 for its width of 300 and fewer epochs, and
-    MolCLR's views. All others have the settings of the reference's go.sh: three GIN layers of width 32 whose codes,
-    laid side by side, are summed over the nodes, and 20 epochs of batches of 128. Which views it used for which data
+    Molecules have the settings of GraphCL's chem part, with 64 for its width of 300 and fewer epochs, and MolCLR's
+    views. All others have the settings of the reference's go.sh: three GIN layers of width 32 whose codes, laid side by
+    side, are summed over the nodes, and 20 epochs of batches of 128. Which views it used for which data
     set it does not say; ours follow the paper's section 4.3. Measured here: benchmarks/results/quality.md. Meant for
     sets of graphs; data without a name has the signature's values.
 
@@ -59,8 +57,8 @@ def graphcl(
     "subgraph" (a random walk's), or one of several for each graph: "random2" is nodes or subgraph, "random3" edges too,
     "random4" content too. Of MolCLR (arXiv:2102.10056) there are "bonds" (edges go, both directions at once), "removed"
     (a connected piece goes) and "chemical": content, bonds or removed. ``ratio`` is the share that is dropped, moved or
-    zeroed, ``kept`` the share of the nodes that a subgraph keeps, ``tau`` the temperature. ``edge_attr`` lets a GIN's
-    messages carry the edges' attributes where the data has any.
+    zeroed, ``kept`` the share of the nodes that a subgraph keeps, ``tau`` the temperature. ``edge_attr`` None lets a
+    "gine", "gen" or "gps" read the edges' attributes where the data has any, True a "gin" too.
     """
     check_graphs("graphcl", spec, batch_size, "grace")
     seen = view_named("graphcl", view, ratio, kept)

@@ -12,7 +12,7 @@ from graphssl.encoder import Encoder
 from graphssl.losses import scaled_cosine
 from graphssl.masks import Uniform
 from graphssl.methods import GraphMAE2
-from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, recipe
+from graphssl.recipes.base import Plan, Published, Spec, adam, backbone_of, cosine_decay, edges_read, recipe
 from graphssl.recipes.cutting import placed
 
 REPRODUCED = "an independent reproduction of GraphMAE2, SSL-GNN-Project"
@@ -57,12 +57,12 @@ def graphmae2(
     learning rate to zero, ``edge_attr`` lets a GIN's messages carry the edges' attributes where the data has any.
     """
     body = backbone_of(
-        encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, attention_dropout=attention_dropout,
-        norm=norm, residual=residual, activation=activation, edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
+        spec, encoder, [width] * layers, heads=heads, dropout=dropout, attention_dropout=attention_dropout,
+        norm=norm, residual=residual, activation=activation, edge_attr=edge_attr, **placed(spec),
     )  # fmt: skip
     writer = backbone(
         decoder, width, [spec.dim], dropout=dropout, attention_dropout=attention_dropout, activation=activation,
-        bare_end=True, edge_dim=spec.edge_dim if edge_attr else 0,
+        bare_end=True, edge_dim=edges_read(spec, decoder, edge_attr),
     )  # fmt: skip
     method = GraphMAE2(
         Encoder(body, pool=pool), writer, Uniform(mask), Uniform(remask) if random else None, views, latent, momentum,

@@ -88,8 +88,8 @@ def maskgae(
     if masker not in ("path", "edge"):
         raise unknown("masker of maskgae", masker, ("path", "edge"))
     body = backbone_of(
-        encoder, spec.dim, [first_width] * (layers - 1) + [width], heads=heads, dropout=dropout, norm=norm,
-        activation=activation, edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
+        spec, encoder, [first_width] * (layers - 1) + [width], heads=heads, dropout=dropout, norm=norm,
+        activation=activation, edge_attr=edge_attr, **placed(spec),
     )  # fmt: skip
     decoder = EdgeMLP(body.dim, inner, layers=decoder_layers, dropout=decoder_dropout)
     paths = Paths(mask, layers + 1, origin=origin, both_ways=both_ways)

@@ -58,7 +58,7 @@ def paretognn(
     """
     check_pairs("paretognn", spec.edges, "absent")
     names = names_in(tasks, TASKS, "task of paretognn")
-    body = backbone_of(encoder, spec.dim, [inner, width], norm=norm, activation=activation, **placed(spec))
+    body = backbone_of(spec, encoder, [inner, width], norm=norm, activation=activation, **placed(spec))
     shared = Encoder(body, pool=pool)
     made = {name: TASKS[name](spec, shared, hidden) for name in names}
     return Plan(

@@ -48,8 +48,8 @@ def s2gae(
     """
     check_pairs("s2gae", spec.edges, negatives)
     body = backbone_of(
-        encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
-        edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
+        spec, encoder, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
+        edge_attr=edge_attr, **placed(spec),
     )  # fmt: skip
     first = body.layers[0]
     if isinstance(encoder, str) and isinstance(first, Layer):

@@ -52,7 +52,7 @@ def scgc(
         raise UserError(f"cannot find {clusters} clusters among {spec.nodes} nodes; choose fewer clusters")
     if clusters == 1:
         raise UserError("one cluster holds all nodes and teaches nothing; choose 2 clusters or more, or 0 for none")
-    body = backbone_of(encoder, spec.dim, [hidden, hidden, inner, width], activation="relu", bare_end=True)
+    body = backbone_of(spec, encoder, [hidden, hidden, inner, width], activation="relu", bare_end=True)
     decoder = None
     if gamma or warmup:
         mirrored = [inner, hidden, hidden, spec.dim]

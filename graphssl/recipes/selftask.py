@@ -105,8 +105,8 @@ def selftask(
     attributes where the data has any. Data without a name: the same, and a GIN for a list of graphs.
     """
     body = backbone_of(
-        encoder, spec.dim, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
-        edge_dim=spec.edge_dim if edge_attr else 0, **placed(spec),
+        spec, encoder, [width] * layers, heads=heads, dropout=dropout, norm=norm, activation=activation,
+        edge_attr=edge_attr, **placed(spec),
     )  # fmt: skip
     shared = Encoder(body, pool=pool)
     fitting = [name for name, task in TASKS.items() if tasks != "all" or task.fits(spec)]

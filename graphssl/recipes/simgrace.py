@@ -13,8 +13,8 @@ from graphssl.recipes.infograph import check_graphs, reader_of
 def simgrace(
     spec: Spec, *, encoder: str | nn.Module = "gin", width: int = 32, layers: int = 5, dropout: float = 0.0,
     norm: str = "batch", activation: str = "relu", pool: str = "sum", eta: float = 1.0, tau: float = 0.2,
-    lr: float = 0.01, weight_decay: float = 0.0, epochs: int = 20, batch_size: int = 128, edge_attr: bool = False,
-    clip: float | None = None,
+    lr: float = 0.01, weight_decay: float = 0.0, epochs: int = 20, batch_size: int = 128,
+    edge_attr: bool | None = None, clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Contrast between each graph's codes by the encoder and by a perturbed copy of it.
 
@@ -23,8 +23,8 @@ def simgrace(
     set and does not say which it chose; ours is its default. Meant for sets of graphs; data without a name has the same
     values.
 
-    ``eta`` is the noise on each parameter, in its standard deviations, ``tau`` the temperature. ``edge_attr`` lets a
-    GIN's messages carry the edges' attributes where the data has any.
+    ``eta`` is the noise on each parameter, in its standard deviations, ``tau`` the temperature. ``edge_attr`` None lets
+    a "gine", "gen" or "gps" read the edges' attributes where the data has any, True a "gin" too.
     """
     check_graphs("simgrace", spec, batch_size, "grace")
     reader = reader_of(

@@ -11,7 +11,7 @@ from graphssl.heads import EdgeMLP
 from graphssl.masks import Edges
 from graphssl.methods import SkeletonMAE
 from graphssl.methods.pairs import check_pairs
-from graphssl.recipes.base import Plan, Spec, adam, cosine_decay, recipe
+from graphssl.recipes.base import Plan, Spec, adam, cosine_decay, edges_read, recipe
 from graphssl.recipes.cutting import cut_for
 from graphssl.recipes.hiding import masker_named
 
@@ -48,8 +48,9 @@ def skeletonmae(
         dropout=dropout, norm=norm, activation=activation,
     )  # fmt: skip
     writer = backbone(
-        decoder, seen.body.dim, [seen.dim], heads=heads, dropout=dropout, activation=activation, bare_end=True
-    )
+        decoder, seen.body.dim, [seen.dim], heads=heads, dropout=dropout, activation=activation, bare_end=True,
+        edge_dim=edges_read(spec, decoder),
+    )  # fmt: skip
     method = SkeletonMAE(
         Encoder(seen.body, pool=pool), writer, EdgeMLP(seen.body.dim, inner),
         masker_named(masker, mask, spec, seen.tokenizer), Edges(cut), alpha if loss == "sce" else None, beta,

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 
+from graphssl import ogb
 from graphssl.data import download, load_dataset, ogb_files
 from graphssl.data.features import ATOM_FIELDS, BOND_FIELDS
 from graphssl.data.ogb_files import Meta, known_meta, open_ogb, read_csv, read_ogb, read_pt, saved_meta
@@ -22,6 +23,8 @@ from graphssl.errors import UserError
 from graphssl.ops import dense
 
 pytestmark = pytest.mark.skipif(find_spec("ogb") is None, reason="ogb is not installed: pip install 'graphssl[ogb]'")
+ROOT = Path(__file__).parents[2]
+DATA = (ROOT / (os.environ.get("GRAPHSSL_DATA") or "../shared/data")).resolve()
 N = 30
 
 
@@ -383,6 +386,22 @@ def test_an_archive_that_is_damaged_leaves_nothing(tmp_path):
         download.fetch(replace(meta, url=(tmp_path / "none.zip").as_uri()), place)
 
 
+@pytest.mark.skipif(not (DATA / "molecule" / "ogbg_molfreesolv.npz").exists(), reason="$GRAPHSSL_DATA has no molecules")
+def test_the_mark_of_a_set_is_that_of_ogbs_own_files(tmp_path):
+    """The arrays of a ``.npz`` written as OGB's raw files and read from there have the mark that is kept."""
+    arrays = np.load(DATA / "molecule" / "ogbg_molfreesolv.npz")
+    folder, sizes, counts = tmp_path / "ogbg_molfreesolv", *(np.diff(arrays[f"{of}_ptr"]) for of in ("node", "edge"))
+    assert (arrays["edge_index"][:, ::2] == arrays["edge_index"][::-1, 1::2]).all()  # both directions side by side
+    raw_files(
+        folder, arrays["edge_index"][:, ::2], sizes, counts // 2, node_feat=arrays["node_feat"],
+        edge_feat=arrays["edge_feat"][::2], **{"graph-label": arrays["y"]},
+    )  # fmt: skip
+    for part, key in (("train", "train"), ("valid", "val"), ("test", "test")):
+        table(folder / "split" / "scaffold" / f"{part}.csv.gz", arrays[f"{key}_idx"])
+    data = read_ogb(folder, known_meta("ogbg-molfreesolv"))
+    assert ogb.official_mark(data) == ogb.OFFICIAL["ogbg-molfreesolv"]
+
+
 def test_by_name(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("GRAPHSSL_DATA", raising=False)
@@ -398,6 +417,17 @@ def test_by_name(tmp_path, monkeypatch):
     for name, words in (("ogbl-ddi", "unpack that archive there"), ("ogbn-products", "connect to the network once")):
         with pytest.raises(UserError, match=words):
             load_dataset(name)
+
+
+def test_a_smiles_string_in_place_of_a_name():
+    for text in ("CCO", "c1ccccc1", "CC(=O)Oc1ccccc1", "[Na+].[Cl-]", "ClCBr"):
+        with pytest.raises(UserError, match="if it is a SMILES string, give a list of them") as caught:
+            load_dataset(text)
+        assert str(caught.value).endswith(f": [{text!r}]")
+    for text in ("coraa", "xyzzy", "cobs", "nonsense"):
+        with pytest.raises(UserError, match="unknown data set") as caught:
+            load_dataset(text)
+        assert "SMILES" not in str(caught.value)
 
 
 def test_without_ogb(monkeypatch):
