@@ -66,13 +66,13 @@ def placed(data: Data) -> Data:
     return data
 
 
-WHOLE = ("infograph", "graphcl", "simgrace", "simsiam")  # which tell graphs from one another
+WHOLE = ("infograph", "graphcl", "simgrace", "simsiam", "context-pred", "graph-jepa")  # which compare graphs
 PLACED = ("latent-mim", "videomae")  # which need to know where nodes stand
 
 
-@pytest.mark.parametrize("method", sorted({*graphssl.list_methods()} - {*BASELINES, "point-mae"}))
+@pytest.mark.parametrize("method", sorted({*graphssl.list_methods()} - {*BASELINES, "point-mae", "attr-masking"}))
 def test_every_method_pretrains_both_kinds_of_set(method):
-    """Point-MAE is for groups of points alone: tests/test_methods.py."""
+    """Point-MAE is for groups of points alone, attribute masking for classes: tests/test_methods.py."""
     settings = {"width": 16, "epochs": 2, "progress": False}
     one, several = cited(), molecules()
     if method in PLACED:
@@ -520,7 +520,7 @@ WRONG = {
     "no-gpu": (dict(device="cuda:7"), "device='cpu'"),
     "precision": (dict(precision="8"), "bf16"),
     "encoder": (dict(encoder="gta"), "did you mean 'gat'"),
-    "pool": (dict(pool="avg"), "known: class, max, mean, sum"),
+    "pool": (dict(pool="avg"), "known: attention, class, max, mean, sum"),
     "resume": (dict(resume=True), "give out="),
     "object": (dict(method=42), "got int"),
     "out": (dict(out=5), "name of a folder"),

@@ -158,8 +158,17 @@ def test_attr_masking_predicts_the_first_block_or_all():
 def test_attr_masking_refuses_content_that_is_not_of_classes():
     with pytest.raises(UserError, match="not known to be made of one-hot blocks; use graphmae"):
         graphssl.pretrain(random_graph(12, 0), "attr-masking", epochs=1, progress=False)
+    with pytest.raises(UserError, match="12 in all"):
+        plan("attr-masking", spec(fields=(12, 1)))
     with pytest.raises(UserError, match="choose targets='all'"):
         plan("graphmae", spec(fields=()), targets="type")
+
+
+def test_attr_masking_takes_a_users_graph_once_its_classes_are_named():
+    graph = random_graph(12, 0)
+    graph = graph.replace(x=torch.eye(4)[torch.arange(12) % 4])
+    data = graphssl.to_dataset(graph).replace(fields=(4,))
+    assert graphssl.pretrain(data, "attr-masking", width=8, epochs=1, progress=False).embed().isfinite().all()
 
 
 # context prediction

@@ -106,7 +106,7 @@ def _strings(data: Any) -> tuple[Sequence[str], Any] | None:
     pair = isinstance(data, tuple) and len(data) == 2 and not isinstance(data[0], str | tuple)
     if pair and (known := _strings(data[0])) is not None:
         return known[0], data[1]
-    if getattr(getattr(data, "dtype", None), "kind", "") in "OTU" and hasattr(data, "tolist"):
+    if getattr(getattr(data, "dtype", None), "kind", None) in ("O", "T", "U") and hasattr(data, "tolist"):
         data = data.tolist()
     if not isinstance(data, list | tuple) or not data or not isinstance(_unpair(data[0])[0], str):
         return None

@@ -34,10 +34,11 @@ def attr_masking(
     a backbone that can reads what edges carry, which is hidden at hidden nodes, and its class is predicted where it
     has one.
     """
-    if not spec.fields:
+    if sum(spec.fields) != spec.dim:
         raise UserError(
             f"attr-masking predicts classes, but the content of {spec.name!r} is not known to be made of one-hot "
-            "blocks; use graphmae, which rebuilds any content, or give graphs with labels of nodes (node_label)"
+            "blocks; use graphmae, which rebuilds any content, or say what it is made of: "
+            f"graphssl.to_dataset(data).replace(fields=(width of each block, ...)), {spec.dim} in all"
         )
     if targets not in CLASSES:
         raise unknown("targets of attr-masking", targets, CLASSES)
