@@ -165,8 +165,11 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
     ),
     "masks": (
         "What to hide, and whom to ask, at equal steps: digits",
-        [items("digits", "mae"), *(items("digits", "mae", f"masker={m}") for m in MASKS)]
-        + [items("digits", "hpm", *DIGITS)],
+        [
+            items("digits", "mae"),
+            *(items("digits", "mae", f"masker={m}") for m in MASKS),
+            items("digits", "hpm", *DIGITS),
+        ],
     ),
     "token-methods": (
         "Ways to learn from the same patches at equal epochs: digits",
