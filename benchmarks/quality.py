@@ -345,13 +345,24 @@ def line_of(units: list[dict], protocol: str, wide: bool) -> list[str] | None:
     return [*line, "; ".join(beside)] if wide else line
 
 
+def units_of(cell: Cell, units: list[dict]) -> list[dict]:
+    """Those of ``units`` that are the ``cell``'s."""
+    key = (cell.dataset, cell.method, " ".join(cell.settings))
+    return [unit for unit in units if (unit["dataset"], unit["method"], unit.get("variant", "")) == key]
+
+
+def markdown(header: Iterable[str], lines: Iterable[Iterable[str]]) -> str:
+    """A table in Markdown."""
+    header = [*header]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
+
+
 def table(cells: Iterable[Cell], units: list[dict], protocol: str, wide: bool) -> str:
     """The cells that ``protocol`` judged as a Markdown table."""
     header = [*HEADER, "beside it"] if wide else list(HEADER)
     lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
     for cell in cells:
-        key = (cell.dataset, cell.method, " ".join(cell.settings))
-        mine = [unit for unit in units if (unit["dataset"], unit["method"], unit.get("variant", "")) == key]
+        mine = units_of(cell, units)
         if mine and (line := line_of(mine, protocol, wide)):
             lines.append(f"| {' | '.join(line)} |")
     return "\n".join(lines) if len(lines) > 2 else ""
@@ -384,8 +395,7 @@ def averages(cells: Iterable[Cell], units: list[dict]) -> str:
     lines: dict[str, list[list[str]]] = {}
     average: dict[str, dict[str, float]] = {}
     for cell in cells:
-        key = (cell.dataset, cell.method, " ".join(cell.settings))
-        mine = [u for u in units if (u["dataset"], u["method"], u.get("variant", "")) == key]
+        mine = units_of(cell, units)
         if not mine:
             continue
         rows = [[row for row in unit["report"]["rows"] if row["name"] == cell.method] for unit in mine]
@@ -399,8 +409,7 @@ def averages(cells: Iterable[Cell], units: list[dict]) -> str:
     header = ["", *FOUR, "average", "seeds", "seconds a pretraining"]
     parts = []
     for dataset, body in lines.items():
-        text = [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *body)]
-        parts.append(f"**{dataset}**\n\n" + "\n".join(text))
+        parts.append(f"**{dataset}**\n\n{markdown(header, body)}")
     rivals = {"equal weights": ["balance=equal"], "its best single task": [f"tasks={task}" for task in TASKS]}
     for rival, names in rivals.items():
         gains = {
@@ -424,8 +433,7 @@ def transfers(cells: Iterable[Cell], units: list[dict]) -> str:
     starts: dict[str, dict[int, float]] = {}  # averages by seed: of the encoders from scratch
     gains: dict[str, dict[int, float]] = {}  # and of the pretrained ones
     for cell in cells:
-        key = (cell.dataset, cell.method, " ".join(cell.settings))
-        mine = [u for u in units if (u["dataset"], u["method"], u.get("variant", "")) == key]
+        mine = units_of(cell, units)
         if not mine:
             continue
         found = [{row["protocol"]: row["metrics"] for row in unit["report"]["rows"]} for unit in mine]
@@ -451,7 +459,7 @@ def transfers(cells: Iterable[Cell], units: list[dict]) -> str:
         f"published ({GRAPHMAE_README})", "", "", *theirs, f"{mean(TRANSFERRED.values()):.1f}",
         *([""] * len(NUMBERS)), "", "",
     ])  # fmt: skip
-    text = "\n".join(f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines))
+    text = markdown(header, lines)
     said = [
         f"{method} {interval([average - starts[SHAPES[method]][seed] for seed, average in found.items()])}"
         for method, found in gains.items()
@@ -471,8 +479,7 @@ def depths(cells: Iterable[Cell], units: list[dict]) -> str:
     """A line a method: the loss and the effective rank of the codes at the first look and at the last."""
     lines = []
     for cell in cells:
-        key = (cell.dataset, cell.method, " ".join(cell.settings))
-        mine = [u for u in units if (u["dataset"], u["method"], u.get("variant", "")) == key]
+        mine = units_of(cell, units)
         if not mine:
             continue
         found = [
@@ -485,8 +492,7 @@ def depths(cells: Iterable[Cell], units: list[dict]) -> str:
         seconds = f"{mean(u['pretrain_seconds'] for u in mine):.0f}"
         lines.append([cell.dataset, name, *found, score, str(len(mine)), seconds])
     header = ["data set", "method", "loss", "effective rank", "score", "seeds", "seconds a pretraining"]
-    text = [f"| {' | '.join(line)} |" for line in (header, ["---"] * len(header), *lines)]
-    return "\n".join(text) if lines else ""
+    return markdown(header, lines) if lines else ""
 
 
 WHOLE = {"multitask": averages, "molecules": transfers, "deep": depths}  # tables of a form of their own

@@ -96,12 +96,13 @@ def finetune(
         if not np.isfinite(line["loss"]):
             raise Diverged(f"finetuning: the loss is not finite in epoch {epoch + 1} of {epochs}; try a smaller lr")
         found = float(epoch)  # the last is the best where nothing tells
-        if len(val) and score is None:
-            with torch.no_grad():
-                line[by] = one_pass(encoder, head, loader, val, data.y, loss_of)
-            found = -line[by]
-        elif len(val) and score is not None:
-            found = line[by] = score(outputs(encoder, head, loader, val), data.y[val])
+        if len(val):
+            if score is None:
+                with torch.no_grad():
+                    line[by] = one_pass(encoder, head, loader, val, data.y, loss_of)
+            else:
+                line[by] = score(outputs(encoder, head, loader, val), data.y[val])
+            found = -line[by] if score is None else line[by]
         lines.append(line)
         if np.isfinite(found) and found > best:
             best, kept = found, copy.deepcopy((encoder.state_dict(), head.state_dict()))
@@ -184,7 +185,7 @@ def one_pass(
     encoder.train(optimizer is not None)
     total = 0.0
     for graph, part in batches_of(loader, rows):
-        codes = encoder(graph)[part.to(encoder.device)] if isinstance(loader, Full) else encoder.of_graphs(graph)
+        codes = _codes(encoder, loader, graph, part)
         loss = loss_of(head(codes), y[part].to(codes.device))
         if optimizer is not None:
             optimizer.zero_grad(set_to_none=True)
@@ -200,9 +201,13 @@ def outputs(encoder: Encoder, head: nn.Module, loader: Full | Batches, rows: Ten
     encoder.eval()
     parts = []
     for graph, part in batches_of(loader, rows):
-        codes = encoder(graph)[part.to(encoder.device)] if isinstance(loader, Full) else encoder.of_graphs(graph)
-        parts.append(head(codes).float().cpu())
+        parts.append(head(_codes(encoder, loader, graph, part)).float().cpu())
     return torch.cat(parts)
+
+
+def _codes(encoder: Encoder, loader: Full | Batches, graph: Graph, part: Tensor) -> Tensor:
+    """Codes [M, D] of the items ``part`` [M] that ``batches_of`` gave with ``graph``."""
+    return encoder(graph)[part.to(encoder.device)] if isinstance(loader, Full) else encoder.of_graphs(graph)
 
 
 def batches_of(loader: Full | Batches, rows: Tensor) -> Iterator[tuple[Graph, Tensor]]:

@@ -17,6 +17,15 @@ ATOM_FIELDS = (119, 5, 12, 12, 10, 6, 6, 2, 2)  # classes of OGB's nine features
 BOND_FIELDS = (5, 6, 2)  # ogb/utils/features.py of ogb 1.3.6; ``molecules`` says what they are
 
 
+OGB = "ogbg-mol"  # how OGB's names of sets of molecules start
+
+
+def has_ogb_classes(name: str, node_feat: Any, edge_feat: Any) -> bool:
+    """Whether arrays [N, 9] and [E, 3] of a set of that name (None: there are none) are OGB's classes."""
+    widths = [None if array is None else array.shape[1:] for array in (node_feat, edge_feat)]
+    return name.startswith(OGB) and widths == [(len(ATOM_FIELDS),), (len(BOND_FIELDS),)]
+
+
 def degree_features(edge_index: Any, num_nodes: int, max_degree: int | None = None) -> Tensor:
     """One-hot degrees [N, max_degree + 1] for a graph without features; larger degrees count as ``max_degree``.
 

@@ -16,7 +16,16 @@ from torch import Tensor
 
 from graphssl.data.arrays import item_set, items_of
 from graphssl.data.dataset import Dataset, Graphs, Split
-from graphssl.data.features import ATOM_FIELDS, BOND_FIELDS, blocks, compact, cut, one_hot, one_hot_degrees
+from graphssl.data.features import (
+    ATOM_FIELDS,
+    BOND_FIELDS,
+    blocks,
+    compact,
+    cut,
+    has_ogb_classes,
+    one_hot,
+    one_hot_degrees,
+)
 from graphssl.data.given import joined, read_index, read_labels, read_mask
 from graphssl.data.splits import default_graph_splits, default_splits
 from graphssl.errors import UserError
@@ -39,8 +48,13 @@ def read_npz(path: str | Path, name: str | None = None) -> Dataset:
     ``videos``, ``points``, ``voxels`` or ``frames``.
     """
     path = Path(path)
-    name = name or path.stem.lower().replace("_", "-")
+    name = name or usual_name(path.stem)
     return read_arrays(path, lambda arrays: _data_set(name, arrays))
+
+
+def usual_name(name: str) -> str:
+    """A data set's name, or its file's, as it is listed: in lower case, with hyphens."""
+    return name.strip().lower().replace("_", "-")
 
 
 def read_arrays(path: Path, read: Callable[[dict[str, np.ndarray]], Dataset]) -> Dataset:
@@ -233,7 +247,9 @@ def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
     x: Tensor | Rows | None = None
     fields: tuple[int, ...] = ()
     edge_fields: tuple[int, ...] = ()
-    ogb = _has_ogb_classes(name, arrays)
+    ogb = not {"node_label", "node_attr"} & arrays.keys() and has_ogb_classes(
+        name, arrays.get("node_feat"), arrays.get("edge_feat")
+    )
     if "node_label" in arrays:
         label = torch.from_numpy(np.unique(_integers(arrays, "node_label", N), return_inverse=True)[1])
         x = one_hot(label, int(label.max()) + 1)
@@ -267,13 +283,6 @@ def _graphs(name: str, arrays: dict[str, np.ndarray]) -> Dataset:
         name=name, graphs=graphs, task="graph", y=y, classes=classes, splits=_graph_splits(arrays, y, B),
         item_names=_names(arrays, B, "graphs"), from_degrees=x is None, fields=fields, edge_fields=edge_fields,
     )  # fmt: skip
-
-
-def _has_ogb_classes(name: str, arrays: dict[str, np.ndarray]) -> bool:
-    """Whether these are molecules of OGB, whose features of atoms and bonds are classes."""
-    widths = {"node_feat": len(ATOM_FIELDS), "edge_feat": len(BOND_FIELDS)}
-    right = all(key in arrays and arrays[key].shape[1:] == (width,) for key, width in widths.items())
-    return name.startswith("ogbg-mol") and right and not {"node_label", "node_attr"} & arrays.keys()
 
 
 def _pointers(arrays: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -19,14 +19,13 @@ import numpy as np
 import torch
 
 from graphssl.data.dataset import Dataset, Split
-from graphssl.data.features import ATOM_FIELDS, BOND_FIELDS, blocks
-from graphssl.data.files import packed
+from graphssl.data.features import ATOM_FIELDS, BOND_FIELDS, OGB, blocks
+from graphssl.data.files import packed, usual_name
 from graphssl.data.given import joined, read_labels
 from graphssl.data.splits import default_graph_splits
 from graphssl.errors import UserError
 
 ENDINGS = (".csv", ".csv.gz")
-OGB = "ogbg-mol"  # how OGB's names of MoleculeNet's sets start
 NAMES = {"zinc-jtnn-30k": "zinc-30k", "lipo": "lipophilicity"}  # of files and of OGB, and ours
 PARTS = {"train": "train", "valid": "val", "val": "val", "validation": "val", "test": "test"}
 SHOWN = 3  # of what cannot be read, in a message
@@ -122,7 +121,7 @@ def read_named(path: Path, name: str, cache: Path) -> Dataset:
     if name == "zinc-30k":
         return _read_zinc(path, name, cache)
     found, _, _ = _read(path, name, None, "smiles", "skip")
-    if _normal(path.name).startswith(OGB) and "given" in found.splits:
+    if usual_name(path.name).startswith(OGB) and "given" in found.splits:
         return found.replace(splits={"scaffold": found.splits["given"]})
     return found
 
@@ -170,13 +169,9 @@ def is_csv(path: str | Path) -> bool:
 
 def stem_of(path: Path) -> str:
     """The name of the set in a csv file, by the file's: ``ogbg_molbace.csv.gz`` holds "bace"."""
-    stem = _normal(path.name.lower().removesuffix(".gz").removesuffix(".csv"))
+    stem = usual_name(path.name.lower().removesuffix(".gz").removesuffix(".csv"))
     stem = stem.removeprefix(OGB) or stem
     return NAMES.get(stem, stem)
-
-
-def _normal(name: str) -> str:
-    return name.strip().lower().replace("_", "-")
 
 
 class _Table:

@@ -12,7 +12,7 @@ from pathlib import Path
 from graphssl.data import download, molecules
 from graphssl.data.convert import to_dataset
 from graphssl.data.dataset import Dataset
-from graphssl.data.files import ITEMS, read_npz
+from graphssl.data.files import ITEMS, read_npz, usual_name
 from graphssl.data.layouts import KNOWN, NAMES, read_known, shipped_digits
 from graphssl.errors import UserError, unknown
 
@@ -21,6 +21,7 @@ SHIPPED = Path(__file__).parent / "files"
 FOLDERS = ("node", "graph", "molecule", "image", "point", "sequence", "")  # of a place, in this order
 MADE = {"digits": shipped_digits}  # that come with what is installed
 LINK = "/link"
+ALIASES = {**NAMES, **molecules.NAMES}  # names of files, and ours
 SMILES = re.compile(r"(?=.*[A-Z\d=#(\[])(Cl|Br|[BCNOPSFIbcnops]|\[[^\[\]]+\]|[-+\d=#%.()])+")  # what may be one
 
 
@@ -48,7 +49,7 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     if path is not None:
         if molecules.is_csv(path):
             return molecules.read_named(path, key, CACHE.expanduser() / "computed").replace(known=True)
-        known = key in KNOWN and _normal(path.stem) == KNOWN[key][0]
+        known = key in KNOWN and usual_name(path.stem) == KNOWN[key][0]
         return (read_known(key, path) if known else read_npz(path, key)).replace(known=True)
     if key in MADE:
         return MADE[key]().replace(known=True)
@@ -72,7 +73,7 @@ def list_datasets(pattern: str = "*", root: str | Path | None = None) -> list[st
     for name, source in download.SOURCES.items():
         (nodes if source in download.NODE_SOURCES else others).add(name)
     names = sorted(nodes | others | {name + LINK for name in nodes})
-    return fnmatch.filter(names, _normal(pattern))
+    return fnmatch.filter(names, usual_name(pattern))
 
 
 def origin(name: str, root: str | Path | None = None) -> str:
@@ -111,14 +112,10 @@ def _downloaded(key: str, source: Callable[[str, Path], Dataset], places: list[P
         ) from error
 
 
-def _normal(name: str) -> str:
-    return name.strip().lower().replace("_", "-")
-
-
 def _known(name: str) -> str:
     """The name in its usual form: a file's of a known set stands for the set's."""
-    key = _normal(name)
-    return {**NAMES, **molecules.NAMES}.get(key, key)
+    key = usual_name(name)
+    return ALIASES.get(key, key)
 
 
 def _files(place: Path) -> dict[str, Path]:

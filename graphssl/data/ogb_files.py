@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from graphssl.data.dataset import Dataset, Split
-from graphssl.data.features import ATOM_FIELDS, BOND_FIELDS, blocks, compact, one_hot_degrees
+from graphssl.data.features import ATOM_FIELDS, BOND_FIELDS, blocks, compact, has_ogb_classes, one_hot_degrees
 from graphssl.data.files import packed
 from graphssl.data.given import joined, read_index
 from graphssl.errors import UserError, unknown
@@ -353,15 +353,13 @@ def _graphs(raw: Raw, meta: Meta, folder: Path) -> Dataset:
     sizes, B = np.diff(raw.node_ptr), len(raw.node_ptr) - 1
     if not B or sizes.min() < 1:
         raise UserError(f"{folder}: graph {sizes.argmin() if B else 0} has no nodes; give each at least one")
-    features = {key: raw.along.get(key) for key in ("node_feat", "edge_feat")}
     x, edge_attr = _content(raw), None
     fields: tuple[int, ...] = ()
     edge_fields: tuple[int, ...] = ()
-    node, edge = features["node_feat"], features["edge_feat"]
+    node, edge = (raw.along.get(key) for key in ("node_feat", "edge_feat"))
     if edge is not None:
         edge_attr = read_numbers(edge, "edge_feat")
-    widths = [None if array is None else array.shape[1:] for array in (node, edge)]
-    if meta.name.startswith("ogbg-mol") and widths == [(len(ATOM_FIELDS),), (len(BOND_FIELDS),)]:
+    if has_ogb_classes(meta.name, node, edge):
         x, fields = blocks(node, ATOM_FIELDS, "node_feat"), ATOM_FIELDS
         edge_attr, edge_fields = blocks(edge, BOND_FIELDS, "edge_feat").to_dense(), BOND_FIELDS
     elif x is not None:
