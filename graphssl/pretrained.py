@@ -51,6 +51,8 @@ def fingerprint(dataset: Dataset) -> str:
     if dataset.items is not None:
         kind = torch.tensor(list(dataset.items.kind.encode()), dtype=torch.uint8)
         return hashed([kind, *dataset.items.values])
+    if dataset.stored is not None:
+        return dataset.stored.fingerprint
     fields = ("x", "edge_index", "edge_weight", "edge_attr", "pos")
     return hashed(getattr(graph, field) for graph in dataset.graphs for field in fields)
 
@@ -63,16 +65,22 @@ def label_marks(dataset: Dataset, mark: str) -> set[str]:
     if dataset.items is not None:  # they have no link set
         return {mark}
     nodes = dataset.as_nodes()
+    if nodes.stored is not None:
+        return {mark, hashed([nodes.y, nodes.stored.x])}
     return {mark, hashed([nodes.y, *(graph.x for graph in nodes.graphs)])}
 
 
 def hashed(values: Iterable[Content | Tensor | None]) -> str:
-    """A hash of tensors and sparse rows, their shapes and kinds of numbers."""
+    """A hash of tensors and sparse rows, their shapes and number types; float16 counts as the float32 it stands for."""
     digest = hashlib.sha256()
     for value in values:
         parts = (value.csr.ptr, value.csr.col, value.value) if isinstance(value, Rows) else (value,)
         for part in parts:
-            if isinstance(part, Tensor):
+            if isinstance(part, Tensor) and part.dtype == torch.float16:
+                digest.update(f"{tuple(part.shape)}{torch.float32}".encode())
+                for some in part.split(2**16):
+                    digest.update(np.ascontiguousarray(some.float().numpy()).data)
+            elif isinstance(part, Tensor):
                 digest.update(f"{tuple(part.shape)}{part.dtype}".encode())
                 digest.update(np.ascontiguousarray(part.cpu().numpy()).data)
     return digest.hexdigest()[:32]
@@ -585,7 +593,7 @@ def raw_features(data: Dataset, how: str) -> Tensor:
     if data.items is not None:
         return data.items.flat()
     if data.level == "node":
-        return dense(data.graph.x)
+        return dense(data.source.x)
     return torch.cat([pool(graph, dense(graph.x), plain(how)) for graph in data.graphs])
 
 

@@ -21,15 +21,16 @@ from graphssl.data.folders import holds_pictures, read_folder
 from graphssl.data.given import given_splits, read_labels, stack_labels, to_numpy
 from graphssl.data.molecules import from_smiles, is_csv, read_csv
 from graphssl.data.splits import default_graph_splits, default_splits
+from graphssl.data.stored import Stored, is_stored
 from graphssl.errors import UserError
 from graphssl.graph import Graph, read_content
 from graphssl.ops import Rows, dense
 from graphssl.tokens import Items
 
 ACCEPTED = (
-    "a .npz file or its folder, a .csv file or a list of SMILES, a torch_geometric Data, Dataset or list of Data, a "
-    "networkx or DGL graph or a list of them, (features, scipy sparse adjacency), a graphssl.Graph or list of them, an "
-    "array of images [B, C, H, W], "
+    "a .npz file or its folder, a folder that graphssl convert wrote, a .csv file or a list of SMILES, a "
+    "torch_geometric Data, Dataset or list of Data, a networkx or DGL graph or a list of them, (features, scipy sparse "
+    "adjacency), a graphssl.Graph or list of them, an array of images [B, C, H, W], "
     "videos [B, T, C, H, W] or point clouds [B, P, 3], a list of such arrays, (array, labels), graphssl.Items, a "
     "folder of images or videos, or a graphssl Dataset, as graphssl.load_dataset(name) gives"
 )
@@ -42,7 +43,8 @@ def to_dataset(data: Any, *, name: str = "data", x_name: Any = None, y_name: str
     labels as an optional third element, a ``Graph``. A list of any of these becomes a graph set, be it of one graph,
     and so do a PyG ``Batch`` and a PyG ``Dataset``, but for one that holds a single graph (Planetoid), which is a node
     set. A list of networkx, DGL or ``Graph`` may hold pairs (graph, label). Each item is read once, those of a PyG
-    ``Dataset`` without labels when asked for. A string is a file or its folder; names are for ``load_dataset``.
+    ``Dataset`` without labels when asked for. A string is a file or its folder, or a folder that ``graphssl convert``
+    wrote, whose graph stays there; names are for ``load_dataset``.
 
     Images, videos, point clouds, voxel grids and skeleton sequences become a set of items: an array, a list of arrays
     of one or several shapes, a torch ``Dataset`` of arrays or Pillow images, with labels as (array, labels) or as pairs
@@ -268,7 +270,7 @@ def is_path(data: Any) -> bool:
     path = Path(data).expanduser()
     if isinstance(data, os.PathLike) or path.suffix == ".npz" or is_csv(path) or path.is_file() or len(path.parts) > 2:
         return True
-    return path.is_dir() and (len(path.parts) > 1 or any(path.glob("*.npz")) or holds_pictures(path))
+    return path.is_dir() and (len(path.parts) > 1 or any(path.glob("*.npz")) or is_stored(path) or holds_pictures(path))
 
 
 def _from_path(data: Any, name: str) -> Dataset:
@@ -278,6 +280,8 @@ def _from_path(data: Any, name: str) -> Dataset:
             f"graphssl.load_dataset({data!r})"
         )
     path = Path(data).expanduser()
+    if is_stored(path):
+        return Dataset.of_stored(Stored.open(path), None if name == "data" else name)
     if path.is_dir():
         files = sorted(path.glob("*.npz"))
         if not files and holds_pictures(path):

@@ -13,11 +13,13 @@ from torch import Generator, Tensor
 from graphssl.data.features import one_hot_degrees
 from graphssl.data.splits import Split as Split
 from graphssl.data.splits import labelled, link_split
+from graphssl.data.stored import Stored
 from graphssl.errors import UserError
 from graphssl.graph import Graph
 from graphssl.tokens import Items, Tokenizer, default_tokenizer
 
 Alter = Callable[[Any, Generator | None], Any]  # raw items, as ``Items.take`` gives them, to others of their kind
+TOLD = ("metric", "classes", "fields", "edge_fields", "from_degrees", "known", "notes")  # of a stored set, in its meta
 FEWEST_TO_PART = 100  # nodes of a graph that is worth cutting into ten parts
 
 
@@ -69,10 +71,11 @@ class Dataset:
     splits: dict[str, tuple[Split, ...]] = field(default_factory=dict)  # by name, the default first; repeats in order
     metric: str = "accuracy"  # of classes on a split: "accuracy" or "auc"
     classes: tuple[str, ...] = ()  # names of the classes, where known
-    node_names: tuple[Any, ...] | None = None  # the user's own names of nodes, for exports
+    node_names: Sequence[Any] | None = None  # the user's own names of nodes, for exports
     item_names: tuple[Any, ...] | None = None  # names of graphs, where known
     with_val: Graph | None = None  # of a link set: ``graph`` with the validation edges; test pairs are in neither
     nodes: Dataset | None = None  # of a link set: its graph as a node set, with the labels and splits it came with
+    stored: Stored | None = None  # of a node set in a folder: its graph there, where it may not fit in memory
     items: Items | None = None  # of a graph set: images, videos, ... whose tokens the graphs are
     tokenizer: Tokenizer | None = None  # what makes graphs of the items
     fields: tuple[int, ...] = ()  # widths of the one-hot blocks that content is made of; (): it is not of classes
@@ -94,6 +97,16 @@ class Dataset:
         graphs = items.remember(cutter, lambda: Graphs(len(items), lambda i: cut([i])[0], cut))
         return cls(task="graph", graphs=graphs, items=items, tokenizer=cutter, **fields)
 
+    @classmethod
+    def of_stored(cls, stored: Stored, name: str | None = None) -> Dataset:
+        """A node set whose graph stays in its folder until ``graph`` is asked for, which reads it into memory."""
+        said = {key: value for key, value in stored.meta.get("set", {}).items() if key in TOLD}
+        fields: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in said.items()}
+        return cls(
+            name=name or stored.name, graphs=Graphs(1, lambda _: stored.graph()), task="node", y=stored.y,
+            splits=stored.splits, node_names=stored.node_names, stored=stored, raw=stored, **fields,
+        )  # fmt: skip
+
     def tokenize(self, tokenizer: Tokenizer) -> Dataset:
         """The same items cut by another ``tokenizer``; UserError where it does not fit them."""
         if self.items is None:
@@ -111,7 +124,7 @@ class Dataset:
         return self.replace(graphs=cut.graphs, tokenizer=tokenizer)
 
     def __repr__(self) -> str:
-        size = f"{len(self.graphs)} graphs" if self.task == "graph" else repr(self.graph)
+        size = f"{len(self.graphs)} graphs" if self.task == "graph" else repr(self.source)
         size = repr(self.items) if self.items is not None else size
         splits = ", ".join(f"{name} x{len(repeats)}" for name, repeats in self.splits.items()) or "none"
         protocols = ", ".join(self.protocols) or "none"
@@ -119,15 +132,29 @@ class Dataset:
 
     @property
     def graph(self) -> Graph:
-        """The one graph of a node or link set."""
+        """The one graph of a node or link set, in memory."""
         return self.graphs[0]
+
+    @property
+    def source(self) -> Stored | Graph:
+        """The one graph of a node or link set where it is: what samplers read.
+
+        Both kinds have ``x`` (of a Stored perhaps float16, to be cast once rows are taken), ``csr``, ``edge_weight``,
+        ``edge_attr``, ``num_nodes`` and ``num_edges``.
+        """
+        return self.stored or self.graph
+
+    @property
+    def num_nodes(self) -> int:
+        """Nodes of all graphs."""
+        return self.stored.num_nodes if self.stored else sum(graph.num_nodes for graph in self.graphs)
 
     @property
     def dim(self) -> int:
         """Width of a node's content."""
         if self.items is not None and self.tokenizer is not None:
             return self.tokenizer.width(self.items.shape)
-        return self.graphs[0].x.size(1)
+        return (self.stored or self.graphs[0]).x.size(1)
 
     @property
     def level(self) -> str:
@@ -182,7 +209,12 @@ class Dataset:
         return tuple(name for name, fits in offered.items() if fits)
 
     def _of_edges(self) -> tuple[str, ...]:
-        """Of the protocols for nodes, those about what the graph's edges tell; parts need METIS, too."""
+        """Of the protocols for nodes, those about what the graph's edges tell; parts need METIS, too.
+
+        None of a stored set: they take the graph into memory.
+        """
+        if self.stored is not None:
+            return ()
         source, target = self.graph.edge_index
         if not (source != target).any():
             return ()
@@ -266,4 +298,5 @@ class Dataset:
         return self.nodes.replace(graphs=self.graphs)
 
     def replace(self, **changes: Any) -> Dataset:
-        return replace(self, **changes)
+        """The same data set with other fields; one with other ``graphs`` is no longer that in the folder."""
+        return replace(self, **({"stored": None} if "graphs" in changes else {}) | changes)

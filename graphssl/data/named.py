@@ -14,6 +14,7 @@ from graphssl.data.convert import to_dataset
 from graphssl.data.dataset import Dataset
 from graphssl.data.files import ITEMS, read_npz, usual_name
 from graphssl.data.layouts import KNOWN, NAMES, read_known, shipped_digits
+from graphssl.data.stored import is_stored
 from graphssl.errors import UserError, unknown
 
 CACHE = Path("~/.cache/graphssl")
@@ -31,12 +32,13 @@ def load_dataset(name: str, root: str | Path | None = None) -> Dataset:
     Looked for as ``NAME.npz`` in the folders node, graph, molecule, image, point and sequence of ``root`` and in
     itself, and of molecules as ``NAME.csv`` or ``NAME.csv.gz`` in the folder molecule, then of ``$GRAPHSSL_DATA``, then
     of ``~/.cache/graphssl``, then among the sets that ship; else PyG or OGB downloads it there. ``NAME/link`` is the
-    link set of a set of one graph (``Dataset.link``). The path of a csv file is read as ``read_csv`` does.
+    link set of a set of one graph (``Dataset.link``). The path of a csv file is read as ``read_csv`` does, that of a
+    folder that ``graphssl convert`` wrote is opened.
 
         >>> load_dataset("citations-mini").graph.num_nodes
         800
     """
-    if molecules.is_csv(name):
+    if molecules.is_csv(name) or is_stored(Path(name).expanduser()):
         return to_dataset(name)
     key = _known(name)
     if key.endswith(LINK):

@@ -154,7 +154,7 @@ def _check_codes(codes: Any, dataset: Dataset) -> Tensor:
     """``codes`` as float32 [rows, D] on the CPU."""
     codes = dense(codes) if isinstance(codes, Rows) else torch.as_tensor(codes)
     codes = codes.detach().cpu()
-    count = len(dataset.graphs) if dataset.level == "graph" else dataset.graph.num_nodes
+    count = len(dataset.graphs) if dataset.level == "graph" else dataset.num_nodes
     if codes.ndim != 2 or codes.size(0) != count or codes.size(1) == 0:
         raise UserError(
             f"codes have shape {tuple(codes.shape)}, but data set {dataset.name!r} has {count} {dataset.level}s; "

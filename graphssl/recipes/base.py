@@ -60,6 +60,13 @@ class Spec:
     def of(cls, dataset: Dataset) -> Spec:
         if dataset.items is not None and dataset.tokenizer is not None:
             return cls._of_items(dataset, dataset.items, dataset.tokenizer)
+        if (stored := dataset.stored) is not None:
+            attr, pos = stored.edge_attr, stored.pos
+            return cls(
+                dataset.name, dataset.task, dataset.dim, stored.num_nodes, stored.num_edges - stored.loops, 1, False,
+                dataset.known, 0 if attr is None else attr.shape[1:].numel(),
+                0 if pos is None else pos.shape[1:].numel(), fields=dataset.fields, edge_fields=dataset.edge_fields,
+            )  # fmt: skip
         nodes = sum(graph.num_nodes for graph in dataset.graphs)
         edges = sum(int((graph.edge_index[0] != graph.edge_index[1]).sum()) for graph in dataset.graphs)
         sparse, count = isinstance(dataset.graphs[0].x, Rows), len(dataset.graphs)
