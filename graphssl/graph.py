@@ -31,7 +31,7 @@ class Graph:
     edge_attr: Tensor | None = None  # [E, ...]; None: edges carry nothing
     edge_weight: Tensor | None = None  # [E]; None: all edges weigh one
     pos: Tensor | None = None  # [N, d] where a node stands; None: nowhere
-    seeds: Tensor | None = None  # [M] rows that count in a sampled batch; None: all do
+    seeds: Tensor | None = None  # [M] rows that count in a sampled batch, ascending; None: all do
     rows: Tensor | None = None  # [N] where each node stands in the data set's node table; None: row i is node i
     items: Tensor | None = None  # [B] where each graph stands in the data set's list; None: graph i is item i
 
@@ -114,6 +114,10 @@ class Graph:
             sizes += graph.sizes
         x = [graph.x for graph in graphs]
         stacked: dict[str, Any] = {}
+        if all(graph.seeds is not None for graph in graphs):
+            starts = np.cumsum([0, *(graph.num_nodes for graph in graphs)]).tolist()
+            pairs = zip(graphs, starts, strict=False)
+            stacked["seeds"] = torch.cat([graph.seeds + start for graph, start in pairs])  # type: ignore[operator]
         for key in ("edge_attr", "edge_weight", "pos", "rows", "items"):
             values = [getattr(graph, key) for graph in graphs]
             if all(value is not None for value in values):
@@ -199,6 +203,24 @@ class Graph:
         if new.edge_index is self.edge_index and new.batch is self.batch and new.sizes == self.sizes:
             new.__dict__["_facts"] = self._facts
         return new
+
+    @cached_property
+    def counts(self) -> Tensor:
+        """Which rows count, True [N]: the seeds of a sampled batch, else all."""
+        if self.seeds is None:
+            return torch.ones_like(self.batch, dtype=torch.bool)
+        return torch.zeros_like(self.batch, dtype=torch.bool).index_fill(0, self.seeds, True)
+
+    def counted(self, chosen: Tensor) -> Tensor:
+        """Those of the ``chosen`` rows [N] that count; of a sampled batch of which none does all, so that some do."""
+        if self.seeds is None:
+            return chosen
+        both = chosen & self.counts
+        return both if both.any() else chosen
+
+    def of_seeds(self, rows: Tensor) -> Tensor:
+        """``rows`` [N, ...] of the nodes that count, [M, ...]: in a sampled batch those of the seeds."""
+        return rows if self.seeds is None else rows[self.seeds]
 
     def keep_edges(self, keep: Tensor) -> Graph:
         """The same nodes with only the edges where ``keep`` [E] is true; attributes travel along.

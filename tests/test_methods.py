@@ -75,7 +75,7 @@ def test_a_step(name, kind):
     assert not without, f"{without} have no gradient"
     if kind in ("citation", "words"):
         zero = {n for n, p in method.named_parameters() if p.requires_grad and not p.grad.any()}
-        assert zero == set(case.no_gradient), "other gradients are zero than the table says"
+        assert zero - case.cancelling == set(case.no_gradient), "other gradients are zero than the table says"
     torch.rand(7)
     two = losses_of(twin, graph)
     assert all(torch.equal(one[k], two[k]) for k in one), "the same weights, state and seed give other losses"

@@ -46,7 +46,8 @@ class AttrMasking(Masked):
         source, target = graph.edge_index
         touched = hidden[source] | hidden[target]
         codes = self.encoder(self.cover(graph, hidden, touched))
-        losses = {"nodes": block_cross_entropy(self.node_classes(codes[hidden]), graph.x[hidden], self.fields)}
+        wanted = graph.counted(hidden)
+        losses = {"nodes": block_cross_entropy(self.node_classes(codes[wanted]), graph.x[wanted], self.fields)}
         if self.edge_classes is not None and graph.edge_attr is not None:
             said = self.edge_classes(codes[source[touched]] + codes[target[touched]])
             losses["edges"] = block_cross_entropy(said, graph.edge_attr[touched], self.edge_fields)

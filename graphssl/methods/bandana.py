@@ -28,6 +28,8 @@ class Bandana(Method):
     ``negatives`` is "absent" or "fast", see ``methods.pairs``.
     """
 
+    pairs = True
+
     def __init__(
         self, encoder: Encoder, decoder: EdgeMLP, masker: Masker = WIDTHS, shuffle: bool = False,
         negatives: str = "absent",

@@ -28,8 +28,8 @@ class BGRL(Method):
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         one, two = (view(graph, generator) for view in self.views)
         return {
-            "one": bootstrap(self.predict(self.encoder(one)), self.teacher(two)),
-            "two": bootstrap(self.predict(self.encoder(two)), self.teacher(one)),
+            "one": bootstrap(self.predict(graph.of_seeds(self.encoder(one))), graph.of_seeds(self.teacher(two))),
+            "two": bootstrap(self.predict(graph.of_seeds(self.encoder(two))), graph.of_seeds(self.teacher(one))),
         }
 
     def after_step(self, progress: float) -> None:

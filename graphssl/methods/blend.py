@@ -31,6 +31,7 @@ class Blend(Method):
     the very same codes.
     """
 
+    why_whole = "its teachers' codes are of all nodes"
     mark: Tensor  # of the teachers' codes, kept with the weights
 
     def __init__(self, encoder: Encoder, teachers: Sequence[Tensor], tau: float = 0.2, keep: int | None = None):

@@ -25,7 +25,7 @@ class CCASSG(Method):
         self.encoder, self.view, self.weight = encoder, view, weight
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
-        a, b = (standardise(self.encoder(self.view(graph, generator))) for _ in range(2))
+        a, b = (standardise(graph.of_seeds(self.encoder(self.view(graph, generator)))) for _ in range(2))
         return {
             "invariance": half_distance(a, b),
             "decorrelation": self.weight * (decorrelation(a) + decorrelation(b)),

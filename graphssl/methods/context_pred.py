@@ -38,6 +38,8 @@ class ContextPred(Method):
     fewer than two are left. The reference pairs such a single graph with itself as its own negative.
     """
 
+    why_whole = "it learns from sets of graphs, which come in batches already"
+
     def __init__(self, encoder: Encoder, context: Encoder, hops: int = 5, r1: int = 4, r2: int = 7):
         super().__init__()
         if not 0 <= r1 < min(hops, r2):

@@ -50,7 +50,7 @@ class CrossMAE(Masked):
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.hide(graph, generator)
-        asked = self._some(graph, hidden, generator)
+        asked = graph.counted(self._some(graph, hidden, generator))
         return {"content": self.loss(self._decode(graph, ~hidden, asked), target(graph, asked, self.normalize))}
 
     def _some(self, graph: Graph, hidden: Tensor, generator: Generator | None) -> Tensor:

@@ -34,8 +34,9 @@ class DGI(Method):
         return {"mutual": edge_bce(self._logits(graph, codes, summary), self._logits(graph, fake, summary)) / 2}
 
     def _logits(self, graph: Graph, codes: Tensor, summary: Tensor) -> Tensor:
-        """How likely each node [N] is of the graph that ``summary`` [B, D] sums up: h' W s + b."""
-        return (codes * (summary @ self.bilinear[0].T)[graph.batch]).sum(1) + self.bias
+        """How likely each node that counts, [M], is of the graph that ``summary`` [B, D] sums up: h' W s + b."""
+        wanted = (summary @ self.bilinear[0].T)[graph.of_seeds(graph.batch)]
+        return (graph.of_seeds(codes) * wanted).sum(1) + self.bias
 
     def step_bytes(self, nodes: int, edges: int) -> int:
         """The graph and its corruption, and of each its codes against the summary."""

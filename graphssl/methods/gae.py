@@ -22,6 +22,8 @@ MAX_LOG_STD = 10.0  # as PyG's VGAE clamps it, so that its exponential stays fin
 class GAE(Method):
     """Encodes the graph and tells its edges from absent pairs by the dot product of their codes."""
 
+    pairs = True
+
     def __init__(self, encoder: Encoder, negatives: str = "absent"):
         super().__init__()
         self.encoder, self.negatives = encoder, negatives
@@ -40,6 +42,8 @@ class VGAE(Method):
     Codes are the means. The divergence from the standard normal is divided by the number of nodes, as in the reference.
     """
 
+    pairs = True
+
     def __init__(self, encoder: Encoder, spread: Backbone, negatives: str = "absent"):
         super().__init__()
         self.encoder, self.spread, self.negatives = encoder, spread, negatives
@@ -49,7 +53,10 @@ class VGAE(Method):
         log_std = self.spread(graph, h).clamp(max=MAX_LOG_STD)
         noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
         loss = edge_loss(graph, mean + noise * log_std.exp(), self.negatives, generator)
-        return {"edges": loss, "divergence": gaussian_kl(mean, log_std) / graph.num_nodes}
+        return {
+            "edges": loss,
+            "divergence": gaussian_kl(graph.of_seeds(mean), graph.of_seeds(log_std)) / graph.num_nodes,
+        }
 
     def score(self, codes: Tensor, pairs: Tensor) -> Tensor:
         """Dot products [M] of the codes of ``pairs`` [2, M]."""

@@ -30,7 +30,7 @@ class GRACE(Method):
         self.project = mlp(encoder.dim, hidden, encoder.dim, nn.ELU)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
-        a, b = (self.project(self.encoder(view(graph, generator))) for view in self.views)
+        a, b = (self.project(graph.of_seeds(self.encoder(view(graph, generator)))) for view in self.views)
         return {"contrast": info_nce(a, b, self.tau, True, True, self.negatives, generator)}
 
     def step_bytes(self, nodes: int, edges: int) -> int:

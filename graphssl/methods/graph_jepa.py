@@ -41,6 +41,8 @@ class GraphJEPA(Method):
     kept, and all of it is followed.
     """
 
+    why_whole = "it learns from sets of graphs, which come in batches already"
+
     def __init__(
         self, encoder: Encoder, parts: int = 8, targets: int = 4, predicts: str = "hyperbola",
         momentum: float = 0.996,

@@ -21,6 +21,8 @@ class GraphCL(Method):
     The paper contrasts two views; the reference, for data sets of graphs, the graph itself and one view of it.
     """
 
+    why_whole = "it learns from sets of graphs, which come in batches already"
+
     def __init__(self, encoder: Encoder, view: GraphView, tau: float):
         super().__init__()
         self.encoder, self.view, self.tau = encoder, view, tau

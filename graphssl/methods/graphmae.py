@@ -48,21 +48,23 @@ class GraphMAE(Masked):
         covered = self._cover(graph, hidden, generator)
         if self.dropper is not None:
             covered = covered.keep_edges(~self.dropper(graph, generator))
-        return {"content": self.loss(self._decode(graph, covered, hidden), self._wanted(graph.x[hidden]))}
+        wanted = graph.counted(hidden)
+        said = self._decode(graph, covered, hidden, wanted)
+        return {"content": self.loss(said, self._wanted(graph.x[wanted]))}
 
     def _wanted(self, content: Tensor | ops.Rows) -> Tensor | ops.Rows:
         """Those columns of ``content`` [M, F] that are rebuilt."""
         width = self.decoder.dim
         return content if content.size(1) == width else ops.dense(content)[:, :width]
 
-    def _decode(self, graph: Graph, covered: Graph, hidden: Tensor) -> Tensor:
-        """What the decoder says of the ``hidden`` nodes, [M, F], from the graph with these ``covered``."""
+    def _decode(self, graph: Graph, covered: Graph, hidden: Tensor, wanted: Tensor) -> Tensor:
+        """What the decoder says of the nodes ``wanted``, [M, F], with the ``hidden`` ones ``covered``."""
         if self.remask:  # zero rows stay zero under the bridge, so only the others are encoded to the end and cross it
             shown = self.bridge(self.encoder(covered, rows=~hidden))
             codes = shown.new_zeros(len(hidden), shown.size(1)).index_put_((~hidden,), shown)
         else:
             codes = self.bridge(self.encoder(covered))
-        return self.decoder(graph, codes, rows=hidden)
+        return self.decoder(graph, codes, rows=wanted)
 
     def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor] | None:
         """Which nodes were hidden [N], all under the mask token, and the content [N, F] with what was decoded for it.
@@ -73,7 +75,8 @@ class GraphMAE(Masked):
         if self.decoder.dim != graph.x.size(1):
             return None
         hidden = self.hide(graph, generator, 1.0)
-        said = self._decode(graph, graph.replace(x=ops.cover(graph.x, hidden, self.mask_token)), hidden)
+        covered = graph.replace(x=ops.cover(graph.x, hidden, self.mask_token))
+        said = self._decode(graph, covered, hidden, hidden)
         return hidden, put_back(graph, hidden, scaled_back(graph, hidden, said, self.loss))
 
     def _cover(self, graph: Graph, hidden: Tensor, generator: Generator | None) -> Graph:

@@ -54,19 +54,23 @@ class GraphMAE2(Method):
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.masker(graph, generator)
         codes = self.encoder(graph.replace(x=ops.cover(graph.x, hidden, self.mask_token[0])))
-        said, content = self._decode(graph, codes, hidden, generator), graph.x[hidden]
+        wanted = graph.counted(hidden)
+        said, content = self._decode(graph, codes, hidden, wanted, generator), graph.x[wanted]
         losses = [self.loss(view, content) for view in said]
-        # of all nodes, as main_full_batch.py passes them
-        latent = scaled_cosine(self.predict(self.project(codes)), self.teacher_project(self.teacher(graph)), 1.0)
+        # of all nodes, as main_full_batch.py passes them, or of the seeds, as main_large.py does
+        theirs = self.teacher_project(graph.of_seeds(self.teacher(graph)))
+        latent = scaled_cosine(self.predict(self.project(graph.of_seeds(codes))), theirs, 1.0)
         return {"content": torch.stack(losses).sum(), "latent": self.weight * latent}
 
-    def _decode(self, graph: Graph, codes: Tensor, hidden: Tensor, generator: Generator | None) -> list[Tensor]:
-        """What the decoder says of the ``hidden`` nodes, [M, F], each time from codes covered anew."""
+    def _decode(
+        self, graph: Graph, codes: Tensor, hidden: Tensor, wanted: Tensor, generator: Generator | None
+    ) -> list[Tensor]:  # fmt: skip
+        """What the decoder says of the nodes ``wanted``, [M, F], each time from codes covered anew."""
         shown, said = self.bridge(codes), []
         for _ in range(self.views):
             again = hidden if self.remasker is None else self.remasker(graph, generator)
             token = shown.new_zeros(1) if self.code_token is None else self.code_token
-            said.append(self.decoder(graph, torch.where(again[:, None], token, shown), rows=hidden))
+            said.append(self.decoder(graph, torch.where(again[:, None], token, shown), rows=wanted))
         return said
 
     def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -76,7 +80,7 @@ class GraphMAE2(Method):
         """
         hidden = self.masker(graph, generator)
         codes = self.encoder(graph.replace(x=ops.cover(graph.x, hidden, self.mask_token[0])))
-        said = torch.stack(self._decode(graph, codes, hidden, generator)).mean(0)
+        said = torch.stack(self._decode(graph, codes, hidden, hidden, generator)).mean(0)
         return hidden, put_back(graph, hidden, scaled_back(graph, hidden, said, self.loss))
 
     def after_step(self, progress: float) -> None:

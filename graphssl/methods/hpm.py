@@ -35,6 +35,8 @@ class HPM(Method):
 
     progress: Tensor  # how much of training is done, kept with the weights
 
+    why_whole = "it ranks the hidden nodes of a graph, all of them, by how hard they are"
+
     def __init__(
         self, encoder: Encoder, decoder: Transformer, predictor: Transformer, dim: int, ratio: float = 0.75,
         hardest: float = 0.5, momentum: float = 0.999, normalize: bool = True,

@@ -22,6 +22,8 @@ class InfoGraph(Method):
     a mean over those that belong together and one over the others. A batch of one graph has no others.
     """
 
+    why_whole = "it learns from sets of graphs, which come in batches already"
+
     def __init__(self, encoder: Encoder):
         super().__init__()
         self.encoder = encoder

@@ -47,6 +47,8 @@ class LatentMIM(Masked):
     within the projection, an MLP of three layers.
     """
 
+    why_whole = "it tells each hidden node from all others of its graph"
+
     def __init__(
         self, encoder: Encoder, blocks: list[Reader], position: nn.Module, masker: Masker | Ramp = MOST,
         inner: int = 256, tau: float = 0.2, momentum: float = 0.99, whole: bool = False,

@@ -29,6 +29,8 @@ class LINE(Method):
     their total the sum over them, so that ``lr`` is the step of one edge, as in the reference.
     """
 
+    why_whole = "it learns a row for each node and draws its edges itself"
+
     def __init__(self, encoder: Encoder, samples: int, negatives: int = 5):
         super().__init__()
         if negatives < 1:

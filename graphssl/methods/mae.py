@@ -45,17 +45,18 @@ class MAE(Masked):
         masks = self.hide(graph, generator)
         losses = []
         for hidden in masks if masks.ndim == 2 else masks[None]:
-            true = target(graph, hidden, self.normalize, self.channels)
-            losses.append(self.loss(self._decode(graph, hidden), true))
+            wanted = graph.counted(hidden)
+            true = target(graph, wanted, self.normalize, self.channels)
+            losses.append(self.loss(self._decode(graph, hidden, wanted), true))
         return {"content": torch.stack(losses).mean()}
 
-    def _decode(self, graph: Graph, hidden: Tensor) -> Tensor:
-        """What the decoder says of the ``hidden`` nodes, [M, dim], from the others."""
+    def _decode(self, graph: Graph, hidden: Tensor, wanted: Tensor) -> Tensor:
+        """What the decoder says of the nodes ``wanted``, [M, dim], from those that are not ``hidden``."""
         shown = self.bridge(self.encoder(graph.keep_nodes(~hidden)))
-        return self.read(self.decoder(graph, fill(shown, hidden, self.mask_token), rows=hidden))
+        return self.read(self.decoder(graph, fill(shown, hidden, self.mask_token), rows=wanted))
 
     def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Which nodes were hidden [N], in the first of several views, and all content [N, dim], theirs as decoded."""
         masks = self.hide(graph, generator, 1.0)
         hidden = masks[0] if masks.ndim == 2 else masks
-        return hidden, put_back(graph, hidden, self._decode(graph, hidden), self.normalize, self.channels)
+        return hidden, put_back(graph, hidden, self._decode(graph, hidden, hidden), self.normalize, self.channels)

@@ -39,8 +39,9 @@ class MaskFeat(Method):
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.masker(graph, generator)
         covered = graph.replace(x=ops.cover(graph.x, hidden, self.mask_token))
-        said = self.predict(self.encoder(covered, rows=hidden))
-        return {"descriptor": mean_square(said, self.target(graph)[hidden])}
+        wanted = graph.counted(hidden)
+        said = self.predict(self.encoder(covered, rows=wanted))
+        return {"descriptor": mean_square(said, self.target(graph)[wanted])}
 
 
 def surroundings(graph: Graph) -> Tensor:

@@ -14,7 +14,7 @@ from graphssl.heads import EdgeMLP, mlp
 from graphssl.losses import edge_bce, mean_square
 from graphssl.masks import Edges, Masker, both_ways
 from graphssl.methods.base import Method
-from graphssl.methods.pairs import absent_pairs
+from graphssl.methods.pairs import absent_pairs, counted_edges
 
 HIDDEN = Edges(0.7)
 
@@ -26,6 +26,8 @@ class MaskGAE(Method):
     ``restore`` shows an edge that is hidden in one direction only in both, as the reference code does: what it predicts
     may then be seen. ``negatives`` is "absent" or "fast", see ``methods.pairs``.
     """
+
+    pairs = True
 
     def __init__(
         self, encoder: Encoder, decoder: EdgeMLP, masker: Masker = HIDDEN, alpha: float = 0.0, inner: int = 32,
@@ -39,13 +41,14 @@ class MaskGAE(Method):
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.masker(graph, generator)
         shown = ~hidden | both_ways(~hidden, graph) if self.restore else ~hidden
-        seen, pairs = graph.keep_edges(shown), graph.edge_index[:, hidden]
+        seen, pairs = graph.keep_edges(shown), graph.edge_index[:, counted_edges(graph, hidden)]
         codes = self.encoder.backbone(seen, seen.x)
         others = absent_pairs(graph, pairs.size(1), self.negatives, generator)
         losses = {"edges": edge_bce(self.decoder(codes, pairs)[:, 0], self.decoder(codes, others)[:, 0])}
         if self.degree is not None:
-            lost = torch.bincount(pairs[1], minlength=graph.num_nodes).to(codes.dtype)
-            losses["degree"] = self.alpha * mean_square(self.degree(codes).relu().squeeze(1), lost)
+            lost = torch.bincount(graph.edge_index[1, hidden], minlength=graph.num_nodes).to(codes.dtype)
+            said = self.degree(graph.of_seeds(codes)).relu().squeeze(1)
+            losses["degree"] = self.alpha * mean_square(said, graph.of_seeds(lost))
         return losses
 
     def pair_codes(self, graph: Graph) -> Tensor:

@@ -34,6 +34,8 @@ class MultiTask(Method):
                 raise ValueError(f"task {name!r} has an encoder of its own; build all tasks around one Encoder object")
         self.tasks, self.balance = nn.ModuleDict(tasks), balance if balance is not None and len(tasks) > 1 else Equal()
         self.pretexts = tuple(dict.fromkeys(p for task in tasks.values() for p in task.pretexts))
+        self.why_whole = next((task.why_whole for task in tasks.values() if task.why_whole), "")
+        self.pairs = any(task.pairs for task in tasks.values())
         self.sees_labels = any(task.sees_labels for task in tasks.values())
         self.weights: dict[str, Tensor] = {}
 

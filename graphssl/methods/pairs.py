@@ -19,6 +19,8 @@ def absent_pairs(graph: Graph, count: int, how: str = "absent", generator: Gener
     the reference codes have it for large graphs.
     """
     check_negatives(how)
+    if graph.seeds is not None:  # others have but some of their edges and would be known by that
+        return graph.seeds[absent_pairs(graph.remember("seeds", _among_seeds), count, how, generator)]
     if how == "fast":
         return ops.sample_pairs(graph, count, generator)
     if count == 0 or ops.free_pairs(graph) == 0:
@@ -26,9 +28,26 @@ def absent_pairs(graph: Graph, count: int, how: str = "absent", generator: Gener
     return ops.sample_negatives(graph, count, generator)
 
 
+def _among_seeds(graph: Graph) -> Graph:
+    """The graph of the seeds [M], in their order, and the edges among them."""
+    return graph.keep_nodes(graph.counts).replace(seeds=None)
+
+
 def plain(graph: Graph) -> Tensor:
-    """Places [<= E] of the edges that are no self-loops, worked out once a Graph."""
-    return graph.remember("plain", lambda g: ops.places(g.edge_index[0] != g.edge_index[1]))
+    """Places [<= E] of the edges that count and are no self-loops, worked out once a Graph."""
+    return graph.remember("plain", lambda g: ops.places(counted_edges(g, g.edge_index[0] != g.edge_index[1])))
+
+
+def counted_edges(graph: Graph, chosen: Tensor) -> Tensor:
+    """Those of the ``chosen`` edges [E] that count: all, or in a sampled batch those with both ends among the seeds.
+
+    All again where none does.
+    """
+    if graph.seeds is None:
+        return chosen
+    source, target = graph.edge_index
+    both = chosen & graph.counts[source] & graph.counts[target]
+    return both if both.any() else chosen
 
 
 def check_pairs(method: str, edges: int, how: str) -> None:

@@ -24,6 +24,8 @@ class LinkPrediction(Method):
     ``most`` edges so many are drawn each step; those edges stay messages, as in the reference.
     """
 
+    pairs = True
+
     def __init__(self, encoder: Encoder, hidden: int, drop: float = 0.4, negatives: str = "absent", most: int = 10240):
         super().__init__()
         self.encoder, self.drop, self.negatives, self.most = encoder, drop, negatives, most

@@ -14,7 +14,7 @@ from graphssl.graph import Graph
 from graphssl.losses import edge_bce
 from graphssl.masks import Edges, Masker
 from graphssl.methods.base import Method
-from graphssl.methods.pairs import absent_pairs
+from graphssl.methods.pairs import absent_pairs, counted_edges
 
 HIDDEN = Edges(0.5, directed=True)
 
@@ -25,6 +25,8 @@ class S2GAE(Method):
     The decoder reads, for a pair (u, v), the products of u's codes of layer i and v's of layer j for all i and j, so
     the encoder's codes are those of all layers side by side (``read="all"``).
     """
+
+    pairs = True
 
     def __init__(
         self, encoder: Encoder, masker: Masker = HIDDEN, inner: int = 256, dropout: float = 0.5,
@@ -40,7 +42,7 @@ class S2GAE(Method):
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.masker(graph, generator)
-        seen, pairs = graph.keep_edges(~hidden), graph.edge_index[:, hidden]
+        seen, pairs = graph.keep_edges(~hidden), graph.edge_index[:, counted_edges(graph, hidden)]
         codes = torch.cat(list(self.encoder.backbone.walk(seen, seen.x)), dim=1)
         others = absent_pairs(graph, pairs.size(1), self.negatives, generator)
         return {"edges": edge_bce(self.score(codes, pairs), self.score(codes, others))}

@@ -37,6 +37,8 @@ class SCGC(Method):
     progress: Tensor  # how much of training is done
     begun: Tensor  # whether the warm-up is over; both are kept with the weights
 
+    why_whole = "its clusters and near nodes are of the whole graph"
+
     def __init__(
         self, encoder: Encoder, decoder: Backbone | None, clusters: int = 0, hops: int = 2, influence: bool = False,
         walks: int = 8, tau: float = 1.0, alpha: float = 2.0, beta: float = 0.1, gamma: float = 1.0,

@@ -18,7 +18,7 @@ from graphssl.graph import Graph
 from graphssl.losses import cross_entropy, edge_bce, mean_square
 from graphssl.masks import Edges, Masker, Uniform
 from graphssl.methods.base import Method, mark_of
-from graphssl.methods.pairs import absent_pairs
+from graphssl.methods.pairs import absent_pairs, counted_edges
 from graphssl.ops import places
 
 FAR = 4  # hops from which on a pair is of the last class
@@ -38,6 +38,8 @@ class EdgeMask(Method):
     all steps; ours both together, drawn anew.
     """
 
+    pairs = True
+
     def __init__(self, encoder: Encoder, masker: Masker = SOME_EDGES):
         super().__init__()
         self.encoder, self.masker = encoder, masker
@@ -46,7 +48,7 @@ class EdgeMask(Method):
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.masker(graph, generator)
         codes = self.encoder(graph.keep_edges(~hidden))
-        edges = graph.edge_index[:, hidden]
+        edges = graph.edge_index[:, counted_edges(graph, hidden)]
         absent = absent_pairs(graph, edges.size(1), generator=generator)
         return {"edges": edge_bce(self.score(codes, edges), self.score(codes, absent))}
 
@@ -70,8 +72,9 @@ class AttributeMask(Method):
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.masker(graph, generator)
         shown = graph.x * (~hidden)[:, None].to(graph.x.dtype)  # sparse rows stay sparse
-        codes = self.encoder(graph.replace(x=shown), rows=hidden)
-        return {"content": mean_square(self.predict(codes), graph.x[hidden])}
+        wanted = graph.counted(hidden)
+        codes = self.encoder(graph.replace(x=shown), rows=wanted)
+        return {"content": mean_square(self.predict(codes), graph.x[wanted])}
 
 
 class PairwiseDistance(Method):
@@ -80,6 +83,8 @@ class PairwiseDistance(Method):
     Each step draws ``pairs`` pairs of each class that has any, with a first node among ``sources`` random ones. The
     reference keeps all N x N distances and draws 4000 of each class from them.
     """
+
+    why_whole = "a part of a graph does not tell how far apart its nodes are in the whole"
 
     def __init__(self, encoder: Encoder, pairs: int = 1000, sources: int = 64):
         super().__init__()
@@ -115,6 +120,8 @@ class ClusterDistance(Method):
 
     pretexts = ("partition",)
 
+    why_whole = "it predicts distances to the centres of parts of the whole graph"
+
     def __init__(self, encoder: Encoder, parts: int = GROUPS):
         super().__init__()
         self.encoder, self.parts = encoder, parts
@@ -142,6 +149,8 @@ class AttributeSimilarity(Method):
     Of each node ``count`` of each kind are found once; each step draws ``pairs`` of all these.
     """
 
+    why_whole = "its pairs are the most and least similar of all nodes"
+
     def __init__(self, encoder: Encoder, pairs: int = 5000, count: int = 3):
         super().__init__()
         self.encoder, self.pairs, self.count = encoder, pairs, count
@@ -158,6 +167,8 @@ class AttributeSimilarity(Method):
 class Degree(Method):
     """Predicts the logarithm of one plus the neighbours of each node; the reference the number or three classes."""
 
+    why_whole = "a part of a graph lacks edges, so its degrees are not the whole's"
+
     def __init__(self, encoder: Encoder):
         super().__init__()
         self.encoder, self.predict = encoder, nn.Linear(encoder.dim, 1)
@@ -169,6 +180,8 @@ class Degree(Method):
 
 class ClusteringCoefficient(Method):
     """Predicts the share of each node's pairs of neighbours that are joined, which the reference only names."""
+
+    why_whole = "a part of a graph lacks edges, so its triangles are not the whole's"
 
     def __init__(self, encoder: Encoder):
         super().__init__()
@@ -184,6 +197,8 @@ class Partition(Method):
 
     pretexts = ("partition",)
 
+    why_whole = "it predicts parts that are cut once, of the whole graph"
+
     def __init__(self, encoder: Encoder, parts: int = GROUPS):
         super().__init__()
         self.encoder, self.parts = encoder, parts
@@ -196,6 +211,8 @@ class Partition(Method):
 
 class Cluster(Method):
     """Predicts which of ``clusters`` k-means clusters each node's content is of. Of one graph, as Partition."""
+
+    why_whole = "it predicts clusters that are found once, among all nodes"
 
     def __init__(self, encoder: Encoder, clusters: int = GROUPS):
         super().__init__()
@@ -229,6 +246,8 @@ class ContextLabel(Method):
     sees_labels = True
     labels: Tensor
     mark: Tensor  # of the labels, kept with the weights
+
+    why_whole = "its labels are of all nodes and spread over the whole graph"
 
     def __init__(self, encoder: Encoder, labels: Tensor, rounds: int = 50):
         super().__init__()

@@ -23,6 +23,8 @@ class SimGRACE(Method):
     step (eq. 2). The projection is not perturbed, and no gradient flows through the copy, as in the reference.
     """
 
+    why_whole = "it learns from sets of graphs, which come in batches already"
+
     def __init__(self, encoder: Encoder, tau: float, eta: float):
         super().__init__()
         self.encoder, self.tau, self.eta = encoder, tau, eta

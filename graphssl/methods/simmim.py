@@ -37,14 +37,15 @@ class SimMIM(Masked):
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden = self.hide(graph, generator)
-        return {"content": self.loss(self._read(graph, hidden), graph.x[hidden])}
+        wanted = graph.counted(hidden)
+        return {"content": self.loss(self._read(graph, hidden, wanted), graph.x[wanted])}
 
-    def _read(self, graph: Graph, hidden: Tensor) -> Tensor:
-        """What the head says of the ``hidden`` nodes, [M, F]."""
+    def _read(self, graph: Graph, hidden: Tensor, wanted: Tensor) -> Tensor:
+        """What the head says of the nodes ``wanted``, [M, F], with the ``hidden`` ones covered."""
         covered = graph.replace(x=ops.cover(graph.x, hidden, self.mask_token))
-        return self.read(self.encoder(covered, rows=hidden))
+        return self.read(self.encoder(covered, rows=wanted))
 
     def reconstruct(self, graph: Graph, generator: Generator | None = None) -> tuple[Tensor, Tensor]:
         """Which nodes were hidden [N], and the content [N, F] with what was read in their place."""
         hidden = self.hide(graph, generator, 1.0)
-        return hidden, put_back(graph, hidden, self._read(graph, hidden))
+        return hidden, put_back(graph, hidden, self._read(graph, hidden, hidden))

@@ -28,6 +28,8 @@ class SimSiam(Method):
     a batch of one item they do with the running statistics of the batches before.
     """
 
+    why_whole = "it learns from sets of graphs, which come in batches already"
+
     def __init__(
         self, encoder: Encoder, view: GraphView | None = None, dim: int = 128, hidden: int = 32, paired: bool = False
     ):

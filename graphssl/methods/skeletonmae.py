@@ -19,7 +19,7 @@ from graphssl.losses import edge_bce, mean_square, scaled_cosine
 from graphssl.masks import Edges, Masker, Uniform
 from graphssl.methods.base import Method
 from graphssl.methods.masked import put_back, scaled_back
-from graphssl.methods.pairs import absent_pairs
+from graphssl.methods.pairs import absent_pairs, counted_edges
 
 JOINTS, BONES = Uniform(0.5), Edges(0.2)
 
@@ -31,6 +31,8 @@ class SkeletonMAE(Method):
     of the other joints along all edges. ``scorer`` tells hidden edges from absent pairs by the codes, its loss weighed
     by ``beta``. ``alpha`` is the exponent of the scaled cosine error of the content, None the mean squared one.
     """
+
+    pairs = True
 
     def __init__(
         self, encoder: Encoder, decoder: Backbone, scorer: EdgeMLP, masker: Masker = JOINTS, cutter: Masker = BONES,
@@ -46,10 +48,10 @@ class SkeletonMAE(Method):
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         hidden, cut = self.masker(graph, generator), self.cutter(graph, generator)
         codes = self._encode(graph, hidden, cut)
-        pairs = graph.edge_index[:, cut]
+        pairs, wanted = graph.edge_index[:, counted_edges(graph, cut)], graph.counted(hidden)
         others = absent_pairs(graph, pairs.size(1), generator=generator)
         return {
-            "content": self.loss(self._decode(graph, codes, hidden), graph.x[hidden]),
+            "content": self.loss(self._decode(graph, codes, hidden, wanted), graph.x[wanted]),
             "edges": self.beta * edge_bce(self.scorer(codes, pairs)[:, 0], self.scorer(codes, others)[:, 0]),
         }  # fmt: skip
 
@@ -57,9 +59,9 @@ class SkeletonMAE(Method):
         seen = graph.keep_edges(~cut)
         return self.encoder(seen.replace(x=ops.cover(graph.x, hidden, self.mask_token)))
 
-    def _decode(self, graph: Graph, codes: Tensor, hidden: Tensor) -> Tensor:
-        """The content of the ``hidden`` joints, [M, F], from the codes of the others."""
-        return self.decoder(graph, self.bridge(codes.masked_fill(hidden[:, None], 0.0)), rows=hidden)
+    def _decode(self, graph: Graph, codes: Tensor, hidden: Tensor, wanted: Tensor) -> Tensor:
+        """The content of the joints ``wanted``, [M, F], from the codes of those that are not ``hidden``."""
+        return self.decoder(graph, self.bridge(codes.masked_fill(hidden[:, None], 0.0)), rows=wanted)
 
     def score(self, codes: Tensor, pairs: Tensor) -> Tensor:
         """The scorer's logit."""
@@ -71,5 +73,5 @@ class SkeletonMAE(Method):
         The cosine error tells directions only: then what was decoded has the length of the content itself.
         """
         hidden = self.masker(graph, generator)
-        said = self._decode(graph, self._encode(graph, hidden, self.cutter(graph, generator)), hidden)
+        said = self._decode(graph, self._encode(graph, hidden, self.cutter(graph, generator)), hidden, hidden)
         return hidden, put_back(graph, hidden, scaled_back(graph, hidden, said, self.loss))
