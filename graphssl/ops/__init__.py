@@ -26,3 +26,8 @@ from graphssl.ops.sample import free_pairs as free_pairs
 from graphssl.ops.sample import sample_negatives as sample_negatives
 from graphssl.ops.sample import sample_neighbors as sample_neighbors
 from graphssl.ops.sample import sample_pairs as sample_pairs
+from graphssl.ops.subgraph import Drawn as Drawn
+from graphssl.ops.subgraph import induced_edges as induced_edges
+from graphssl.ops.subgraph import near_nodes as near_nodes
+from graphssl.ops.subgraph import sample_hops as sample_hops
+from graphssl.ops.subgraph import sample_walks as sample_walks

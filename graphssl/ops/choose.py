@@ -56,11 +56,12 @@ def choose(op: str, like: Tensor, paths: tuple[str, ...] = PATHS) -> str:
     """The path for a call of ``op``, which has ``paths``, on a tensor such as ``like``."""
     if not like.is_floating_point():
         paths = ("reference",)  # integers are summed as such
-    return _choose(op, like.device.type, paths)
+    return choose_on(op, like.device.type, paths)
 
 
 @torch.compiler.assume_constant_result  # torch.compile keeps the path that held when it traced
-def _choose(op: str, device: str, paths: tuple[str, ...]) -> str:
+def choose_on(op: str, device: str, paths: tuple[str, ...]) -> str:
+    """As ``choose`` for a kind of device, where no type of number is in question."""
     path = _forced.get()
     if path is None or path not in paths:
         path = _fastest(device, paths)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from graphssl.errors import UserError
+from graphssl.ops.choose import choose_on, kernels
 from graphssl.ops.csr import CSR
 from graphssl.ops.message import HasCSR
 
@@ -39,32 +40,69 @@ def sample_neighbors(
     Raises UserError for another ``fanout`` and, on the CPU, for seeds that are no nodes.
     """
     csr = graph if isinstance(graph, CSR) else graph.csr
+    check_fanout(fanout)
+    check_nodes(csr, seeds, "seeds")
+    if path_of("sample_neighbors", csr) == "c":
+        seeds = seeds.long().contiguous()
+        draws = uniform(len(seeds), fanout, generator)
+        ptr, place, col = kernels("c").neighbors(csr, seeds, fanout, draws, replace)
+    else:
+        count, place = drawn(csr, seeds, fanout, generator, replace)
+        ptr, col = F.pad(count.cumsum(0), (1, 0)), csr.col[place]
+    return CSR(ptr, col, place if csr.perm is None else csr.perm[place], (len(seeds), csr.shape[1]))
+
+
+def check_fanout(fanout: int) -> None:
+    """Raises UserError where ``fanout`` is no number of edges to draw."""
     if fanout < 1 and fanout != -1:
         raise UserError(f"cannot draw {fanout} neighbours a node; choose a fanout of at least 1, or -1 for all")
-    if seeds.device.type == "cpu" and len(seeds) and not 0 <= int(seeds.min()) <= int(seeds.max()) < csr.shape[0]:
-        raise UserError(f"seeds reach from {int(seeds.min())} to {int(seeds.max())}; nodes are 0 to {csr.shape[0] - 1}")
+
+
+def check_nodes(csr: CSR, nodes: Tensor, what: str) -> None:
+    """Raises UserError where ``nodes`` are no rows of ``csr``; on the CPU only."""
+    if nodes.device.type == "cpu" and len(nodes) and not 0 <= int(nodes.min()) <= int(nodes.max()) < csr.shape[0]:
+        raise UserError(
+            f"{what} reach from {int(nodes.min())} to {int(nodes.max())}; nodes are 0 to {csr.shape[0] - 1}"
+        )
+
+
+def path_of(op: str, csr: CSR) -> str:
+    """The path of an op that draws from ``csr``: in C as it lies in memory or in a mapped file, else in torch."""
+    fits = csr.ptr.dtype == torch.long and csr.col.dtype in (torch.int32, torch.long)
+    fits = fits and csr.ptr.is_contiguous() and csr.col.is_contiguous()
+    return choose_on(op, csr.col.device.type, ("reference", "c") if fits else ("reference",))
+
+
+def uniform(seeds: int, fanout: int, generator: Generator | None, device: torch.device | str = "cpu") -> Tensor | None:
+    """What the draws of so many seeds go by, [S, fanout]; None where all edges are taken."""
+    if fanout == -1:
+        return None
+    return torch.rand(seeds, fanout, generator=generator, device=device, dtype=torch.float64)
+
+
+def drawn(
+    csr: CSR, seeds: Tensor, fanout: int, generator: Generator | None, replace: bool = False
+) -> tuple[Tensor, Tensor]:
+    """How many entries each of ``seeds`` [S] has drawn and their places in ``csr.col``."""
     begin = csr.ptr[seeds].long()
     degree = csr.ptr[seeds + 1].long() - begin
-    if fanout == -1:
-        count = degree
-        row = torch.arange(len(seeds), device=seeds.device).repeat_interleave(count)
-        first = count.cumsum(0) - count
-        place = torch.arange(len(row), device=seeds.device) + (begin - first)[row]
-    else:
-        rank = _ranks(degree, fanout, generator, replace)
-        count = (degree > 0) * fanout if replace else degree.clamp(max=fanout)
-        place = (begin[:, None] + rank)[torch.arange(fanout, device=seeds.device) < count[:, None]]
-    perm = place if csr.perm is None else csr.perm[place]
-    return CSR(F.pad(count.cumsum(0), (1, 0)), csr.col[place], perm, (len(seeds), csr.shape[1]))
+    draws = uniform(len(seeds), fanout, generator, seeds.device)
+    if draws is None:
+        row = torch.arange(len(seeds), device=seeds.device).repeat_interleave(degree)
+        first = degree.cumsum(0) - degree
+        return degree, torch.arange(len(row), device=seeds.device) + (begin - first)[row]
+    count = (degree > 0) * fanout if replace else degree.clamp(max=fanout)
+    inside = torch.arange(fanout, device=seeds.device) < count[:, None]
+    return count, (begin[:, None] + _ranks(degree, draws, replace))[inside]
 
 
-def _ranks(degree: Tensor, fanout: int, generator: Generator | None, replace: bool) -> Tensor:
-    """For each of S rows of ``degree`` entries which of them are drawn, ascending, [S, fanout].
+def _ranks(degree: Tensor, uniform: Tensor, replace: bool) -> Tensor:
+    """For each of S rows of ``degree`` entries which of them are drawn by ``uniform``, ascending, [S, fanout].
 
     Without ``replace`` by Floyd's algorithm (Bentley and Floyd, CACM 30(9), 1987), in all rows at once: draw k is of
     the first degree - fanout + k + 1 entries, and the last of these stands in for one that is there already.
     """
-    uniform = torch.rand(len(degree), fanout, generator=generator, device=degree.device, dtype=torch.float64)
+    fanout = uniform.size(1)
     if replace:
         return (uniform * degree[:, None]).long().sort(1).values
     ranks = torch.arange(fanout, device=degree.device).repeat(len(degree), 1)  # what rows that have no more take

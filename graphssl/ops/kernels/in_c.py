@@ -18,19 +18,23 @@ import stat
 import subprocess
 import sysconfig
 import tempfile
-from collections.abc import Iterator
-from contextlib import suppress
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from graphssl.errors import UserError
 from graphssl.ops import counter
 from graphssl.ops.csr import CSR
 
 SOURCE = Path(__file__).with_name("kernels.c")
+PARTS = (SOURCE, SOURCE.with_name("samplers.c"))
 FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-fno-math-errno")
 BLOCKS = 64  # partial sums of an attention vector's gradient: a fixed number, so that their order is fixed
 SMALL = 1 << 15  # numbers to move below which a second thread costs more than it brings
@@ -71,7 +75,8 @@ def _library() -> tuple[ctypes.CDLL | None, str]:
 def _build(compiler: list[str]) -> ctypes.CDLL:
     """The shared library for this source, compiler and processor; built where the cache lacks it."""
     asked = subprocess.run([*compiler, "--version"], capture_output=True, text=True, check=True, timeout=60)
-    about = [SOURCE.read_text(), asked.stdout, " ".join(FLAGS), platform.machine(), _processor(), torch.__version__]
+    texts = [part.read_text() for part in PARTS]
+    about = [*texts, asked.stdout, " ".join(FLAGS), platform.machine(), _processor(), torch.__version__]
     name = f"kernels-{hashlib.sha256('|'.join(about).encode()).hexdigest()[:16]}.so"
     failure: OSError | None = None
     for folder in _caches():
@@ -340,3 +345,100 @@ def cosine_back(one: Tensor, two: Tensor, along: Tensor, across: Tensor) -> Tens
     out = torch.empty_like(one)
     _run("cosine_back", one, None, one.numel(), *one.shape, one, two, along, across, out)
     return out
+
+
+# arguments of samplers.c
+SAMPLERS = {
+    "ends": "pnnpnnp", "neighbors": "ppnpnnpppp", "meet": "npnpp", "assemble": "npnpnppppppp",
+    "induced": "nppnpnpnnpp", "near": "nppnpnpnddppp",
+}  # fmt: skip
+_own = threading.local()
+
+
+@cache
+def _sampler(name: str, suffix: str) -> Any:
+    """A function of samplers.c; all return a number that is negative where they failed."""
+    function = getattr(_library()[0], name + suffix)
+    function.restype = ctypes.c_int64
+    function.argtypes = [KINDS[kind] for kind in SAMPLERS[name]]
+    return function
+
+
+def _sample(name: str, index: Tensor | None, *args: Any) -> int:
+    """Calls ``name`` of samplers.c for the type of ``index``; tensors are passed by address."""
+    function = _sampler(name, "" if index is None else f"_i{8 * index.itemsize}")
+    result = function(*[a.data_ptr() if isinstance(a, Tensor) else a for a in args])
+    if result == -1:
+        raise UserError(
+            "this CSR is no pattern of a graph: ptr has to rise to the entries of col, and col to hold nodes"
+        )
+    if result == -2:
+        raise MemoryError(f"memory ran out in {name}, which needs room for the nodes that it meets")
+    return int(result)
+
+
+@contextmanager
+def _map(nodes: int) -> Iterator[Tensor]:
+    """A number for each node, all zero, for one at a time in this thread, who leaves them so; made once a thread."""
+    held = _own.__dict__.pop("map", None)
+    if held is None or len(held) < nodes:
+        held = torch.from_numpy(np.zeros(nodes, np.int32))  # pages that nobody touches take no memory
+    yield held
+    _own.map = held  # not after an error, which may leave others
+
+
+def neighbors(csr: CSR, seeds: Tensor, fanout: int, uniform: Tensor | None, replace: bool) -> tuple[Tensor, ...]:
+    """Where the draws of each seed end [S + 1], where in ``csr.col`` they stand and what they hold there."""
+    ends = torch.empty(len(seeds) + 1, dtype=torch.long)
+    replace = replace and uniform is not None
+    drawn = _sample("ends", None, csr.ptr, csr.nnz, len(seeds), seeds, fanout, replace, ends)
+    place, source = torch.empty(drawn, dtype=torch.long), csr.col.new_empty(drawn)
+    _sample("neighbors", csr.col, csr.ptr, csr.col, len(seeds), seeds, fanout, replace, uniform, ends, place, source)
+    return ends, place, source
+
+
+def hops(
+    csr: CSR, seeds: Tensor, fanouts: Sequence[int], draw: Callable[[int, int], Tensor | None]
+) -> tuple[Tensor, ...]:
+    """The nodes, the places of ``seeds``, ascending, among them, edges and their places, by uniform ``draw``s."""
+    N = csr.shape[0]
+
+    def meet(ids: Tensor) -> Tensor:
+        fresh = torch.empty(len(ids), dtype=torch.long)
+        return fresh[: _sample("meet", ids, N, known, len(ids), ids, fresh)]
+
+    with _map(N) as known:
+        met, drawn = [meet(seeds)], []
+        for fanout in fanouts:
+            drawn.append(neighbors(csr, met[-1], fanout, draw(len(met[-1]), fanout), False))
+            met.append(meet(drawn[-1][2]))
+        T, all_met = sum(map(len, met[:-1])), torch.cat(met)
+        count = torch.cat([ends.diff() for ends, _, _ in drawn])
+        ends = torch.cat([count.new_zeros(1), count.cumsum(0)])
+        place, source = (torch.cat([hop[i] for hop in drawn]) for i in (1, 2))
+        nodes, local = torch.empty_like(all_met), torch.empty_like(all_met)
+        edges, ordered = place.new_empty(2, len(place)), torch.empty_like(place)
+        _sample("assemble", source, N, known, len(nodes), all_met, T, ends, source, place, nodes, local, edges, ordered)
+    return nodes, local[: len(seeds)], edges, ordered
+
+
+def induced(csr: CSR, nodes: Tensor) -> tuple[Tensor, Tensor]:
+    """The edges [2, e] among ``nodes``, ascending, and their places."""
+    N = csr.shape[0]
+    with _map(N) as known:
+        given = (N, csr.ptr, csr.col, csr.nnz, known, len(nodes), nodes)
+        count = _sample("induced", csr.col, *given, False, 0, None, None)
+        edges, place = nodes.new_empty(2, count), nodes.new_empty(count)
+        _sample("induced", csr.col, *given, True, count, edges, place)
+    return edges, place
+
+
+def near(csr: CSR, seeds: Tensor, count: int, restart: float, enough: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The nodes near each seed and their scores, both [S, count], and how many they are [S]."""
+    N = csr.shape[0]
+    found, size = seeds.new_empty(len(seeds), count), torch.empty_like(seeds)
+    score = torch.empty(found.shape, dtype=torch.float64)
+    with _map(N) as known:
+        _sample("near", csr.col, N, csr.ptr, csr.col, csr.nnz, known, len(seeds), seeds, count, restart, enough,
+                found, score, size)  # fmt: skip
+    return found, score, size

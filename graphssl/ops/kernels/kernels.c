@@ -39,6 +39,8 @@ INLINE uint64_t draw(uint64_t seed, uint64_t counter) {
 /* Runs `body` with rows [first, last) of a piece of equal work; pieces go to threads as they come free. */
 #define PIECES(threads) ((threads) > 1 ? 8 * (threads) : 1)
 
+#include "samplers.c"
+
 #define FIRST2(a, b, ...) {a, b}
 #define FIRST4(a, b, c, d, ...) {a, b, c, d}
 #define FIRST8(a, b, c, d, e, f, g, h, ...) {a, b, c, d, e, f, g, h}
