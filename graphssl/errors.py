@@ -18,6 +18,10 @@ class OutOfMemory(RuntimeError):
     """Memory that does not suffice; says how much was asked for and what to try."""
 
 
+class LostProcess(RuntimeError):
+    """Another of several processes that is gone, does not answer or broke; says what is known of it."""
+
+
 def unknown(what: str, name: str, known: Iterable[str], see: str = "") -> UserError:
     """The error for a ``name`` that is none of the ``known`` ones: suggests the nearest, else lists them all.
 

@@ -7,10 +7,10 @@ import graphssl
 
 ROOT = Path(graphssl.__file__).parent
 LAYERS = [
-    {"errors"}, {"ops"}, {"graph"},
+    {"errors"}, {"processes"}, {"ops"}, {"graph"},
     {"tokens", "masks", "structure", "losses", "heads", "teacher", "balance"}, {"augment"},
     {"backbones"}, {"encoder"}, {"methods"}, {"data"}, {"train"}, {"probes"}, {"recipes"},
-    {"report", "plot", "store", "finetune"}, {"select", "monitor"}, {"runner"}, {"pretrained"},
+    {"report", "plot", "store", "finetune"}, {"select", "monitor"}, {"runner"}, {"loading"}, {"pretrained"},
     {"api", "integrate"}, {"__init__"}, {"ogb"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}
