@@ -35,7 +35,8 @@ def sample_neighbors(
     Row s of the result holds, in the graph's order, sources of node ``seeds[s]``, and ``perm`` says which of the
     graph's edges each entry is, so that ``spmm(sample, x)`` and ``edge_attr[sample.perm]`` work. A seed with fewer
     edges has all of them. With ``replace`` each draw is of its own: ``fanout`` entries, some equal, for every seed that
-    has an edge. A ``fanout`` of -1 takes all edges. Costs O(S fanout^2), whatever the degrees. arXiv:1706.02216.
+    has an edge. A ``fanout`` of -1 takes all edges. Costs O(S fanout^2), whatever the degrees; the
+    graph is read where edges are drawn alone, so it may lie in mapped files. arXiv:1706.02216.
 
     Raises UserError for another ``fanout`` and, on the CPU, for seeds that are no nodes.
     """
@@ -67,8 +68,10 @@ def check_nodes(csr: CSR, nodes: Tensor, what: str) -> None:
 
 
 def path_of(op: str, csr: CSR) -> str:
-    """The path of an op that draws from ``csr``: in C as it lies in memory or in a mapped file, else in torch."""
-    fits = csr.ptr.dtype == torch.long and csr.col.dtype in (torch.int32, torch.long)
+    """The path of an op that draws from ``csr``: in C, as it lies in memory or in a mapped file, or else in torch."""
+    fits = (
+        len(csr.ptr) == csr.shape[0] + 1 and csr.ptr.dtype == torch.long and csr.col.dtype in (torch.int32, torch.long)
+    )
     fits = fits and csr.ptr.is_contiguous() and csr.col.is_contiguous()
     return choose_on(op, csr.col.device.type, ("reference", "c") if fits else ("reference",))
 

@@ -146,15 +146,13 @@ def scored_nodes(
     check_nodes(csr, seeds, "seeds")
     restart, count = 2 * alpha / (1 + alpha), min(count, csr.shape[0])
     if path_of("near_nodes", csr) == "c":
-        found, score, size = kernels("c").near(csr, seeds.long().contiguous(), count, restart, restart * eps)
-        sizes = size.tolist()
-        return [row[:n] for row, n in zip(found, sizes, strict=True)], [
-            row[:n] for row, n in zip(score, sizes, strict=True)
-        ]
+        *rows, size = kernels("c").near(csr, seeds.long().contiguous(), count, restart, restart * eps)
+        nodes, scores = ([row[:n] for row, n in zip(table, size.tolist(), strict=True)] for table in rows)
+        return nodes, scores
     best = [_push(csr, seed, count, restart, restart * eps) for seed in seeds.tolist()]
-    device = seeds.device
-    nodes = [torch.tensor([node for node, _ in one], device=device) for one in best]
-    return nodes, [torch.tensor([score for _, score in one], dtype=torch.float64, device=device) for one in best]
+    nodes = [torch.tensor([node for node, _ in one], device=seeds.device) for one in best]
+    scores = [torch.tensor([score for _, score in one], dtype=torch.float64, device=seeds.device) for one in best]
+    return nodes, scores
 
 
 def _push(csr: CSR, seed: int, count: int, restart: float, enough: float) -> list[tuple[int, float]]:

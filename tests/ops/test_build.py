@@ -24,6 +24,10 @@ for _ in range(2):
     ops.spmm(csr, x, reduce="max"), ops.segment_softmax(csr, x[:2]), ops.dropout(x, 0.5)
     (ops.spmm(csr, x) + ops.gat_attention(csr, x[:, None], 0 * x, x[:2])[:, 0]).sum().backward()
 assert x.grad.tolist() == [[1.5], [1.5], [0.0]]
+ring, start = ops.CSR(torch.arange(4), torch.tensor([1, 2, 0]), None, (3, 3)), torch.tensor([0])
+assert ops.sample_hops(ring, start, (1, 1)).edges.tolist() == [[1, 2], [0, 1]]
+assert ops.near_nodes(ring, start, 2)[0].tolist() == [0, 1]
+assert ops.induced_edges(ring, torch.tensor([0, 2]))[1].tolist() == [2]
 print(ops.backend("spmm"), ops.backend("gat_attention"))
 """
 

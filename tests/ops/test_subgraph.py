@@ -151,6 +151,11 @@ def test_every_subset_is_equally_likely_at_every_hop(path):
     assert fair(counts, [(0, 1, *pair) for pair in combinations(range(2, 7), 2)])
 
 
+def test_without_seeds_nothing_is_met(graph):
+    part = ops.sample_hops(graph, torch.tensor([], dtype=torch.long), (3, -1), generator())
+    assert [t.shape for t in parts(part)] == [(0,), (0,), (2, 0), (0,)]
+
+
 def test_induced_edges_are_a_submatrix(graph):
     csr = graph.csr
     matrix = sp.csr_matrix((np.arange(1, csr.nnz + 1), csr.col.numpy(), csr.ptr.numpy()), shape=csr.shape)
