@@ -85,6 +85,25 @@ def parser() -> Parser:
     add.add_argument("--overwrite", action="store_true", help="replace FILE")
     add.set_defaults(run=evaluate)
 
+    add = commands.add_parser("convert", help="write a graph to a folder, to use it where it does not fit in memory")
+    add.add_argument(
+        "source", metavar="SOURCE",
+        help="a file of edges (.csv, .csv.gz, .parquet: columns source, target and perhaps weight), a folder in OGB's "
+        "layout, or what pretrain takes",
+    )  # fmt: skip
+    add.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="where the graph is written")
+    add.add_argument("--x", type=Path, metavar="FILE", help="features of a file of edges: .npy or .parquet")
+    add.add_argument("--dtype", choices=("float32", "float16"), default="float32", help="of features")
+    add.add_argument("--undirected", action="store_true", help="add the other direction to each edge")
+    add.add_argument(
+        "--order", choices=("bfs", "given"), default="bfs",
+        help="of nodes on the disk: neighbours near each other (default), or as they are",
+    )  # fmt: skip
+    add.add_argument("--name", help="of the data set (default: that of SOURCE)")
+    add.add_argument("--overwrite", action="store_true", help="replace the graph in FOLDER")
+    add.add_argument("--quiet", action="store_true", help="no progress bar")
+    add.set_defaults(run=convert)
+
     add = commands.add_parser("embed", help="write the codes of a run to a file")
     add.add_argument("folder", metavar="DIR", type=Path, help="folder of a run")
     add.add_argument("--to", type=Path, required=True, metavar="FILE", help=".npy, or .csv with the names of the nodes")
@@ -206,6 +225,16 @@ def evaluate(a: argparse.Namespace) -> None:
         graphssl.store.write_json(a.json, report.to_json())
 
 
+def convert(a: argparse.Namespace) -> None:
+    from graphssl.data import convert_to_folder
+
+    stored = convert_to_folder(
+        a.source, a.to, dtype=a.dtype, undirected=a.undirected, order=a.order, name=a.name, x=a.x,
+        overwrite=a.overwrite, progress=not a.quiet,
+    )  # fmt: skip
+    print(f"{stored.num_nodes} nodes, {stored.num_edges} edges and {stored.x.size(1)} features written to {a.to}")
+
+
 def embed(a: argparse.Namespace) -> None:
     import graphssl
 
@@ -263,6 +292,7 @@ PACKAGES = {
     "matplotlib": "drawing (plot); pip install 'graphssl[plot]'",
     "pillow": "folders of images, CIFAR-10's JPEGs, moving pictures (.gif); pip install 'graphssl[images]'",
     "av": "folders of videos; pip install 'graphssl[images]'",
+    "pyarrow": "tables of edges, features and codes (.parquet); pip install 'graphssl[parquet]'",
     "networkx": "networkx graphs as input; pip install networkx",
     "dgl": "DGL graphs as input; pip install dgl",
     "ogb": "OGB's data sets and leaderboard entries; pip install 'graphssl[ogb]'",

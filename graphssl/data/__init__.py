@@ -19,4 +19,5 @@ from graphssl.data.named import search_path as search_path
 from graphssl.data.splits import link_split as link_split
 from graphssl.data.splits import random_splits as random_splits
 from graphssl.data.stored import Stored as Stored
+from graphssl.data.storing import convert_to_folder as convert_to_folder
 from graphssl.data.transforms import Transform as Transform
