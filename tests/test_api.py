@@ -514,7 +514,7 @@ WRONG = {
     "clip": (dict(clip=-1.0), "above 0"),
     "big seed": (dict(seed=2**64), "2**63"),
     "class": (dict(method=GraphMAE), "not an object of it"),
-    "batch": (dict(batch_size=4), "leave it out"),
+    "batch": (dict(batch_size=4, loader="full"), "leave it out"),
     "seed": (dict(seed=-3), "whole number"),
     "device": (dict(device="gpu"), "choose 'auto'"),
     "no-gpu": (dict(device="cuda:7"), "device='cpu'"),

@@ -12,14 +12,25 @@ from graphssl.data.dataset import Alter, Dataset
 from graphssl.graph import Graph
 
 
+def shard(order: np.ndarray, place: int, size: int, slots: int, slot: int) -> np.ndarray:
+    """What ``slot`` of ``slots`` gets of the batch at ``place`` of an epoch's ``order``, about ``size`` of them.
+
+    The last batch of an epoch may hold less; of one that holds fewer than there are slots some come twice.
+    """
+    chosen = order[place * size * slots : (place + 1) * size * slots]
+    if len(chosen) < slots:
+        chosen = np.resize(chosen, slots)
+    return np.array_split(chosen, slots)[slot]
+
+
 class Full:
     """The one graph of a node or link set, whole, in every step."""
 
     def __init__(self, dataset: Dataset, transform: Callable[[Graph], Graph], device: torch.device | str):
         self.graph, self.device = transform(dataset.graph).to(device), torch.device(device)
-        self.per_epoch = 1
+        self.per_epoch = self.count = 1
 
-    def __call__(self, step: int) -> Graph:
+    def __call__(self, step: int, slot: int = 0) -> Graph:
         return self.graph
 
     def sample(self) -> Graph:
@@ -35,31 +46,32 @@ class Batches:
     """``batch_size`` graphs a step; the order of an epoch comes from (seed, epoch) alone.
 
     Raw items are cut anew in each step, unless that is costly; with ``alter`` they are changed before, by draws from
-    (seed, step), ``views`` times each, the views of an item side by side.
+    (seed, step, slot), ``views`` times each, the views of an item side by side. A step has ``slots`` batches, which
+    several processes or micro-batches share.
     """
 
     def __init__(
         self, dataset: Dataset, transform: Callable[[Graph], Graph], device: torch.device | str, batch_size: int,
-        seed: int = 0, alter: Alter | None = None, views: int = 1,
+        seed: int = 0, alter: Alter | None = None, views: int = 1, slots: int = 1,
     ):  # fmt: skip
         self.dataset, self.transform, self.alter, self.views = dataset, transform, alter, views
-        self.device, self.batch_size, self.seed = torch.device(device), batch_size, seed
+        self.device, self.batch_size, self.seed, self.slots = torch.device(device), batch_size, seed, slots
         self.count = len(dataset.graphs)
-        self.per_epoch = -(-self.count // batch_size)
+        self.per_epoch = -(-self.count // (batch_size * slots))
         self._epoch, self._order = -1, np.empty(0, int)
         self.kept: list[Graph] | None = None
         if dataset.tokenizer is None or (dataset.tokenizer.costly and alter is None):
             self.kept = [transform(graph) for graph in dataset.graphs]
 
-    def __call__(self, step: int) -> Graph:
+    def __call__(self, step: int, slot: int = 0) -> Graph:
         epoch, place = divmod(step, self.per_epoch)
         if epoch != self._epoch:
             self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.count)
-        chosen = self._order[place * self.batch_size : (place + 1) * self.batch_size].repeat(self.views)
+        chosen = shard(self._order, place, self.batch_size, self.slots, slot).repeat(self.views)
         if self.alter is None:
             return self.of(chosen.tolist())
         # one word more than in ``train.generator_for``, and not 0, as zeros at the end make no difference
-        drawn = np.random.SeedSequence([self.seed, step, 0, 1]).generate_state(1, np.uint64)[0]
+        drawn = np.random.SeedSequence([self.seed, step, slot, 1]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(drawn >> np.uint64(1)))
         return self.transform(self.dataset.batch(chosen.tolist(), self.alter, generator)).to(self.device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,6 +31,14 @@ class Transform:
             parts = [graph.x] if graph.num_graphs == 1 else dense(graph.x).split(list(graph.sizes))
             graph = graph.replace(x=torch.cat([standardize(part) for part in parts]))
         return graph
+
+    def split(self) -> tuple[Transform, Transform]:
+        """What asks for the whole graph, and what comes to the same on any part of it that a node's own row is in.
+
+        One after the other they are this transform.
+        """
+        whole = replace(self, self_loops=False, row_normalize=self.row_normalize and self.standardize)
+        return whole, Transform(self.self_loops, self.row_normalize and not self.standardize)
 
 
 def symmetrise(graph: Graph) -> Graph:

@@ -28,7 +28,7 @@ class Bandana(Method):
     ``negatives`` is "absent" or "fast", see ``methods.pairs``.
     """
 
-    pairs = True
+    tells_edges = True
 
     def __init__(
         self, encoder: Encoder, decoder: EdgeMLP, masker: Masker = WIDTHS, shuffle: bool = False,

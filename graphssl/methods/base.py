@@ -19,9 +19,8 @@ class Method(nn.Module, ABC):
     encoder: Encoder  # what survives pretraining
     pretexts: tuple[str, ...] = ()  # names of protocols whose target it is trained to predict, for the report to flag
     why_whole: str = ""  # why it cannot learn from parts of one graph; "": it can, and counts the rows that seeds name
-    pairs: bool = (
-        False  # it tells edges from pairs that are none: a part of a graph has to hold all edges among its nodes
-    )
+    tells_edges: bool = False  # from pairs that are none: a part of a graph has to hold all edges among its nodes
+    contrasts: bool = False  # all rows that count with one another: a node must not be among them twice
     sees_labels: bool = False  # labels were handed to it: protocols refuse to judge it where they came from
 
     @abstractmethod

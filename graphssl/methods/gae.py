@@ -22,7 +22,7 @@ MAX_LOG_STD = 10.0  # as PyG's VGAE clamps it, so that its exponential stays fin
 class GAE(Method):
     """Encodes the graph and tells its edges from absent pairs by the dot product of their codes."""
 
-    pairs = True
+    tells_edges = True
 
     def __init__(self, encoder: Encoder, negatives: str = "absent"):
         super().__init__()
@@ -42,7 +42,7 @@ class VGAE(Method):
     Codes are the means. The divergence from the standard normal is divided by the number of nodes, as in the reference.
     """
 
-    pairs = True
+    tells_edges = True
 
     def __init__(self, encoder: Encoder, spread: Backbone, negatives: str = "absent"):
         super().__init__()

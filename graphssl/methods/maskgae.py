@@ -27,7 +27,7 @@ class MaskGAE(Method):
     may then be seen. ``negatives`` is "absent" or "fast", see ``methods.pairs``.
     """
 
-    pairs = True
+    tells_edges = True
 
     def __init__(
         self, encoder: Encoder, decoder: EdgeMLP, masker: Masker = HIDDEN, alpha: float = 0.0, inner: int = 32,

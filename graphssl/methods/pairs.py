@@ -20,7 +20,7 @@ def absent_pairs(graph: Graph, count: int, how: str = "absent", generator: Gener
     """
     check_negatives(how)
     if graph.seeds is not None:  # others have but some of their edges and would be known by that
-        return graph.seeds[absent_pairs(graph.remember("seeds", _among_seeds), count, how, generator)]
+        return graph.seeds[absent_pairs(graph.remember("pairs.seeds", _among_seeds), count, how, generator)]
     if how == "fast":
         return ops.sample_pairs(graph, count, generator)
     if count == 0 or ops.free_pairs(graph) == 0:

@@ -24,7 +24,7 @@ class LinkPrediction(Method):
     ``most`` edges so many are drawn each step; those edges stay messages, as in the reference.
     """
 
-    pairs = True
+    tells_edges = True
 
     def __init__(self, encoder: Encoder, hidden: int, drop: float = 0.4, negatives: str = "absent", most: int = 10240):
         super().__init__()

@@ -26,7 +26,7 @@ class S2GAE(Method):
     the encoder's codes are those of all layers side by side (``read="all"``).
     """
 
-    pairs = True
+    tells_edges = True
 
     def __init__(
         self, encoder: Encoder, masker: Masker = HIDDEN, inner: int = 256, dropout: float = 0.5,

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 from torch import Generator, Tensor, nn
 
-from graphssl import ops
+from graphssl import ops, processes
 from graphssl.backbones import Backbone
 from graphssl.encoder import Encoder
 from graphssl.errors import UserError
@@ -104,7 +104,7 @@ class SCGC(Method):
 
     @torch.no_grad()
     def _begin(self, codes: Tensor, generator: Generator | None) -> None:
-        """Ends the warm-up: the centres are those of k-means on ``codes`` [N, D]."""
+        """Ends the warm-up: the centres are those of k-means on ``codes`` [N, D] of the first process."""
         self.begun.fill_(True)
         if self.centres is None:
             return
@@ -112,10 +112,12 @@ class SCGC(Method):
             raise UserError(f"cannot find {len(self.centres)} clusters among {len(codes)} nodes; choose fewer clusters")
         from sklearn.cluster import KMeans  # slow to import
 
-        seed = int(torch.randint(2**31, (), generator=generator, device=codes.device))
-        with threadpool_limits(1):  # its threads add in any order
-            found = KMeans(len(self.centres), n_init=20, random_state=seed).fit(codes.float().cpu().numpy())
-        self.centres.copy_(torch.from_numpy(found.cluster_centers_))
+        if processes.rank() == 0:
+            seed = int(torch.randint(2**31, (), generator=generator, device=codes.device))
+            with threadpool_limits(1):  # its threads add in any order
+                found = KMeans(len(self.centres), n_init=20, random_state=seed).fit(codes.float().cpu().numpy())
+            self.centres.copy_(torch.from_numpy(found.cluster_centers_))
+        processes.copy_first([self.centres])
 
 
 def near_nodes(

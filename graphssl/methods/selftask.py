@@ -38,7 +38,7 @@ class EdgeMask(Method):
     all steps; ours both together, drawn anew.
     """
 
-    pairs = True
+    tells_edges = True
 
     def __init__(self, encoder: Encoder, masker: Masker = SOME_EDGES):
         super().__init__()

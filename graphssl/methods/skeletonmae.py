@@ -32,7 +32,7 @@ class SkeletonMAE(Method):
     by ``beta``. ``alpha`` is the exponent of the scaled cosine error of the content, None the mean squared one.
     """
 
-    pairs = True
+    tells_edges = True
 
     def __init__(
         self, encoder: Encoder, decoder: Backbone, scorer: EdgeMLP, masker: Masker = JOINTS, cutter: Masker = BONES,

@@ -20,6 +20,7 @@ from graphssl.balance import BALANCES, Balance
 from graphssl.data import Dataset, Transform
 from graphssl.data.dataset import Alter
 from graphssl.data.features import ATOM_FIELDS
+from graphssl.data.samplers import LOADERS, Loading, read_fanouts
 from graphssl.encoder import Encoder
 from graphssl.errors import UserError, unknown
 from graphssl.methods import Method
@@ -139,7 +140,35 @@ class Plan:
     tokenizer: Tokenizer | None = None  # of raw items, there too; None: the data set's own
     alter: Alter | None = None  # what training does to raw items before they are cut
     views: int = 1  # how often a batch holds each item, altered anew
+    loading: Loading = field(default_factory=Loading)  # how the steps of one graph are made
+    accumulate: int = 1  # batches whose gradients make a step
     published: Mapping[str, Published] = field(default_factory=dict)  # by protocol
+
+
+def common(
+    *, loader: str = "auto", fanouts: str = "10,10", walk_length: int = 4, ego: int = 256, workers: int = 0,
+    accumulate: int = 1, checkpoint: bool = False,
+) -> Callable[[Plan], Plan]:  # fmt: skip
+    """Settings of every recipe: what they make of the Plan that it gives.
+
+    ``loader`` says what a step sees of one graph: "full", all of it; "neighbor", ``batch_size`` nodes (1024 where
+    nothing is said), or edges for a method that predicts these, with ``fanouts`` neighbours a hop drawn for each;
+    "walk", the nodes on random walks of ``walk_length`` steps from so many nodes, as GraphSAINT; "cluster", METIS's
+    parts, together about so many nodes; "local", the ``ego`` nodes nearest to each of so many; "auto", the whole graph
+    where a step of it fits in memory, else "neighbor". ``workers`` threads make batches ahead, with the same result.
+    ``accumulate`` batches make a step. ``checkpoint`` keeps only the inputs of the encoder's layers for the backward.
+    """
+    if loader not in LOADERS:
+        raise unknown("loader", loader, LOADERS)
+    loading = Loading(loader, read_fanouts(fanouts), walk_length, ego, workers)
+
+    def change(plan: Plan) -> Plan:
+        if checkpoint:
+            for layer in plan.method.encoder.backbone.layers:
+                layer.checkpoint = True  # type: ignore[assignment]
+        return replace(plan, loading=loading, accumulate=accumulate)
+
+    return change
 
 
 @dataclass(frozen=True)
@@ -155,8 +184,13 @@ class Recipe:
 
     @property
     def defaults(self) -> dict[str, Any]:
-        parameters = inspect.signature(self.make).parameters.values()
-        return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+        """All settings with the values that they have for data without a name: its own, and those of ``common``."""
+        return {**defaults_of(self.make), **COMMON}
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """The type of each setting."""
+        return get_type_hints(common) | get_type_hints(self.make)
 
     def settings(self, spec: Spec, given: Mapping[str, Any]) -> dict[str, Any]:
         """The recipe's settings for that data, with those ``given`` on top.
@@ -165,7 +199,7 @@ class Recipe:
         from the signature.
         Raises UserError for a setting that the recipe does not have, a value of the wrong type or out of its range.
         """
-        defaults, hints = self.defaults, get_type_hints(self.make)
+        defaults, hints = self.defaults, self.hints
         for key in given:
             if key not in defaults:
                 raise unknown(f"setting of {self.name}", key, defaults)
@@ -177,11 +211,15 @@ class Recipe:
     def plan(self, spec: Spec, settings: Mapping[str, Any]) -> Plan:
         """Builds the Plan; weights are drawn from the default generator. Raises UserError for impossible settings."""
         try:
-            plan = self.make(spec, **settings)
+            change = common(**{key: value for key, value in settings.items() if key in COMMON})
+            plan = change(self.make(spec, **{key: value for key, value in settings.items() if key not in COMMON}))
         except UserError:
             raise
         except ValueError as error:
             raise UserError(f"{self.name}: {error}") from error
+        unasked = settings.get("batch_size") == self.defaults.get("batch_size")
+        if spec.task != "graph" and unasked and plan.loading.loader in ("auto", "full"):
+            plan = replace(plan, batch_size=None)  # a signature's is of sets
         if spec.tokens is not None and plan.tokenizer is None:
             plan = replace(plan, tokenizer=from_json(spec.tokens))
         dim = spec.dim if plan.tokenizer is None else plan.tokenizer.width(spec.shape)
@@ -194,6 +232,12 @@ class Recipe:
         return replace(plan, published=self.published.get(spec.name, {}) if spec.known else {})
 
 
+def defaults_of(make: Callable[..., Any]) -> dict[str, Any]:
+    """The keywords of a function and their values where nothing is given."""
+    return {p.name: p.default for p in inspect.signature(make).parameters.values() if p.kind is p.KEYWORD_ONLY}
+
+
+COMMON = defaults_of(common)
 RECIPES: dict[str, Recipe] = {}
 
 
@@ -232,7 +276,7 @@ def parse(recipe: Recipe, key: str, text: str) -> Any:
     """``text`` of a command line as the type that the recipe's setting ``key`` has."""
     if key not in recipe.defaults:
         raise unknown(f"setting of {recipe.name}", key, recipe.defaults)
-    hint = get_type_hints(recipe.make)[key]
+    hint = recipe.hints[key]
     kinds = getattr(hint, "__args__", (hint,))
     if type(None) in kinds and text.lower() == "none":
         return None
@@ -261,6 +305,7 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
         "width", "inner", "hidden", "layers", "heads", "batch_size", "views", "patience", "decoder_layers",
         "decoder_width", "patch", "frames", "steps", "projection", "dilation", "groups", "neighbours", "hops", "walks",
         "content_nodes", "negative_nodes", "samples", "parts", "r2",
+        "walk_length", "ego", "accumulate",
     ), COUNT),
     **dict.fromkeys(("clip", "tau", "alpha", "temperature"), POSITIVE),
     **dict.fromkeys((
@@ -274,6 +319,7 @@ RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     **dict.fromkeys(("lr", "warmup_lr", "head_lr"), RATE),
     **dict.fromkeys((
         "beta", "gamma", "clusters", "global_nodes", "weight_decay", "seed", "degree", "latent", "weight", "eta", "r1",
+        "workers",
     ), NOT_NEGATIVE),
     "epochs": ("0 (untrained) or more", lambda v: v >= 0),
 }  # fmt: skip
