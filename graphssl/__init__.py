@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from graphssl.data import to_dataset as to_dataset
     from graphssl.encoder import Encoder as Encoder
     from graphssl.errors import Diverged as Diverged
+    from graphssl.errors import LostProcess as LostProcess
     from graphssl.errors import OutOfMemory as OutOfMemory
     from graphssl.errors import UserError as UserError
     from graphssl.graph import Graph as Graph
@@ -36,7 +37,7 @@ HOMES = {
     "backbones": ("list_encoders",),
     "data": ("Dataset", "list_datasets", "load_dataset", "to_dataset"),
     "encoder": ("Encoder",),
-    "errors": ("Diverged", "OutOfMemory", "UserError"),
+    "errors": ("Diverged", "LostProcess", "OutOfMemory", "UserError"),
     "graph": ("Graph",),
     "integrate": ("was",),
     "methods": ("Method",),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from graphssl.errors import Diverged, OutOfMemory, UserError
+from graphssl.errors import Diverged, LostProcess, OutOfMemory, UserError
 
 if TYPE_CHECKING:
     from graphssl.recipes import Recipe
@@ -31,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *rest, **named: print(f"graphssl: {message}", file=sys.stderr)
+            warnings.showwarning = lambda message, *rest, **named: warn(message)
             return arguments.run(arguments) or 0
     except UserError as error:
         return complain(error, 2)
-    except (Diverged, OutOfMemory) as error:
+    except (Diverged, OutOfMemory, LostProcess) as error:
         return complain(error, 1)
     except KeyboardInterrupt as stop:
         return complain(str(stop) or "stopped", 1)
@@ -44,6 +44,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return complain(f"{error.strerror or error}: {error.filename}" if error.filename else error, 1)
+
+
+def warn(message: object) -> None:
+    from graphssl.processes import first
+
+    if first():
+        print(f"graphssl: {message}", file=sys.stderr)
 
 
 def complain(what: object, status: int) -> int:
@@ -64,7 +71,7 @@ def parser() -> Parser:
     add.add_argument("--out", type=Path, help="folder of the run (default runs/DATASET-METHOD-seedSEED)")
     add.add_argument("--encoder", help="a name of `graphssl list encoders` in place of the recipe's")
     add.add_argument("--epochs", type=int, help="default: the recipe's; 0: an untrained encoder")
-    add.add_argument("--batch-size", type=int, help="graphs or items a step, of a set of them")
+    add.add_argument("--batch-size", type=int, help="graphs, items or nodes a step")
     add.add_argument("--seed", type=int, default=0)
     add.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     add.add_argument("--precision", help="32-true (default) or bf16-mixed")
@@ -193,6 +200,7 @@ def settings_of(recipe: Recipe, items: Sequence[str]) -> dict[str, Any]:
 
 def pretrain(a: argparse.Namespace) -> None:
     import graphssl
+    from graphssl import processes
     from graphssl.data import is_path
     from graphssl.recipes import get_recipe
 
@@ -205,6 +213,8 @@ def pretrain(a: argparse.Namespace) -> None:
         device=a.device, precision=a.precision, early_stop=a.early_stop, resume=a.resume,
         overwrite=a.overwrite, progress=not a.quiet, **settings,
     )  # fmt: skip
+    if not processes.first():
+        return
     loss = f", loss {run.history['loss'][0]:.4f} -> {run.history['loss'][-1]:.4f}" if run.history else ""
     planned, done = run.config["epochs"], len(run.lines)
     epochs = f"{done} of {planned} epochs" if done < planned else f"{planned} epochs"
@@ -288,7 +298,7 @@ def list_names(a: argparse.Namespace) -> None:
 
 PACKAGES = {
     "torch": "required", "torch-geometric": "required", "numpy": "required", "scipy": "required",
-    "scikit-learn": "required", "safetensors": "required", "tqdm": "required",
+    "scikit-learn": "required", "safetensors": "required", "tqdm": "required", "lightning-fabric": "required",
     "matplotlib": "drawing (plot); pip install 'graphssl[plot]'",
     "pillow": "folders of images, CIFAR-10's JPEGs, moving pictures (.gif); pip install 'graphssl[images]'",
     "av": "folders of videos; pip install 'graphssl[images]'",

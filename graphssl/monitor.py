@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from graphssl import processes
 from graphssl.backbones import evaluating
 from graphssl.encoder import Encoder
 from graphssl.errors import UserError
@@ -62,11 +63,17 @@ class Monitor:
         self.highest: dict[str, float] = {}
         self.warned = False
 
-    @torch.no_grad()
     def look(self, epoch: int) -> dict[str, float]:
         """At an epoch whose turn it is, {"effective_rank", "spread"} for the log; else nothing."""
         if (epoch % self.every and epoch != self.epochs) or self.graph.num_nodes < FEWEST:
             return {}
+        found = processes.agree(self._look)
+        if found:
+            self._judge(epoch, found)
+        return found
+
+    @torch.no_grad()
+    def _look(self) -> dict[str, float]:
         with evaluating(self.encoder):
             codes = self.encoder(self.graph).float()
         count = min(ROWS, len(codes))
@@ -74,9 +81,7 @@ class Monitor:
         codes = codes[rows]
         if not codes.isfinite().all():
             return {}  # the loop says what is to be said
-        found = {"effective_rank": effective_rank(codes), "spread": spread(codes)}
-        self._judge(epoch, found)
-        return found
+        return {"effective_rank": effective_rank(codes), "spread": spread(codes)}
 
     def go_on(self, lines: Iterable[dict[str, float]]) -> None:
         """Takes up what the log says of the looks before."""
@@ -91,7 +96,7 @@ class Monitor:
     def _judge(self, epoch: int, found: dict[str, float]) -> None:
         floor = {"effective_rank": 1.0, "spread": 0.0}  # what is left of each where codes lie on a line
         fallen = [k for k, before in self.highest.items() if found[k] - floor[k] < FALLEN * (before - floor[k])]
-        if (fallen or found["spread"] < FLAT) and not self.warned:
+        if (fallen or found["spread"] < FLAT) and not self.warned and processes.first():
             self.warned = True
             before = "".join(f", {value:.3g} before" for value in [self.highest.get("effective_rank")] if value)
             warnings.warn(

@@ -111,11 +111,12 @@ def _join(device: torch.device) -> torch.device:
 
     backend, here, wait = "nccl" if device.type == "cuda" else "gloo", int(os.environ["LOCAL_WORLD_SIZE"]), timeout()
     with _answered(launched()):
-        # Fabric takes up a group that has begun. Its own would have the keys of the one before, whose addresses of
-        # sockets long closed a second run in the same processes then finds in the store.
+        # Fabric takes up a group that has begun. Its own would have the keys of the one before it, in these processes or
+        # in those that torchrun has started anew, and find there the addresses of sockets long closed.
         store, place, size = next(dist.rendezvous("env://", timeout=wait))  # type: ignore[no-untyped-call]
         State.groups += 1
-        store = dist.PrefixStore(f"graphssl/{State.groups}", store)
+        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+        store = dist.PrefixStore(f"graphssl/{attempt}/{State.groups}", store)
         dist.init_process_group(backend, store=store, rank=place, world_size=size, timeout=wait)
     fabric = Fabric(
         accelerator=device.type, devices=here, num_nodes=launched() // here,
@@ -201,6 +202,18 @@ def together() -> Iterator[None]:
             raise
         failure = error
     settle(failure)
+
+
+def in_turn(run: Callable[[], T]) -> T:
+    """What ``run`` gives each process, the first before the others, so that they find what it wrote."""
+    if count() == 1:
+        return run()
+    found: list[T] = []
+    for turn in (True, False):
+        with together():
+            if first() is turn:
+                found.append(run())
+    return found[0]
 
 
 def settle(failure: Exception | None) -> None:
@@ -302,6 +315,7 @@ def copy_first(tensors: Iterable[Tensor]) -> None:
     """Gives ``tensors``, of the same shapes in all processes, the values that they have in the first."""
     if count() == 1:
         return
+    _meet(0)
     for tensor in tensors:
         values = tensor.detach().to(_place(), copy=True).contiguous()
         with _answered(count()):

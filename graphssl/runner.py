@@ -17,14 +17,15 @@ import torch
 from torch.optim import Optimizer
 from tqdm import tqdm
 
-from graphssl import store
+from graphssl import processes, store
 from graphssl.data.loader import Batches, Full
-from graphssl.errors import Diverged, OutOfMemory
+from graphssl.data.samplers import Ahead, Sampled
+from graphssl.errors import Diverged, LostProcess, OutOfMemory
 from graphssl.methods import Method
 from graphssl.monitor import EarlyStop, Monitor
 from graphssl.recipes import Plan
 from graphssl.select import Best
-from graphssl.train import memory_advice, train
+from graphssl.train import check_equal, memory_advice, train
 
 LOOKED = {"effective_rank", "spread", "validation_auc"}  # what only some lines of the log have
 
@@ -82,44 +83,54 @@ class Saver:
 
 
 def run(
-    plan: Plan, batches: Full | Batches, optimizer: Optimizer, config: dict[str, Any], *, folder: Path | None = None,
-    resumed: bool = False, progress: bool = True, best: Best | None = None, stop: EarlyStop | None = None,
+    plan: Plan, batches: Full | Batches | Sampled | Ahead, optimizer: Optimizer, config: dict[str, Any], *,
+    folder: Path | None = None, resumed: bool = False, progress: bool = True, best: Best | None = None,
+    stop: EarlyStop | None = None,
 ) -> list[dict[str, float]]:  # fmt: skip
     """Trains ``plan.method`` in place from the start, or from the checkpoint in ``folder``; returns a line an epoch.
 
-    With ``best`` the method ends with the weights that it found best, with ``stop`` where that says so.
+    With ``best`` the method ends with the weights that it found best, with ``stop`` where that says so. Of several
+    processes all read the checkpoint and the first alone writes.
 
-    Raises Diverged, OutOfMemory, or KeyboardInterrupt after the first Ctrl-C or SIGTERM, with a checkpoint written.
+    Raises Diverged, OutOfMemory, LostProcess, or KeyboardInterrupt after the first Ctrl-C or SIGTERM in any process,
+    with a checkpoint written.
     """
     method, device = plan.method, batches.device
     name, where = config["method"], f"{config['method']} on {config['spec']['name']}"
     steps, start = plan.epochs * batches.per_epoch, 0
     partial_sums: dict[str, float] = {}
     if resumed and folder is not None:
-        start, partial_sums = store.load_checkpoint(folder, method, optimizer)
-        if best:
-            best.go_on(*store.load_best(folder))
-    if folder is not None:
-        store.cut_metrics(folder, start)
-    monitor = Monitor(method.encoder, batches.sample(), plan.epochs, where)
-    log = Log(folder, batches.per_epoch, store.read_metrics(folder) if folder is not None else [], partial_sums)
+        with processes.together():
+            start, partial_sums = store.load_checkpoint(folder, method, optimizer)
+            if best:
+                best.go_on(*store.load_best(folder))
+    lines = [] if folder is None else processes.agree(functools.partial(store.cut_metrics, folder, start))
+    own = folder if processes.first() else None
+    with processes.together():
+        monitor = Monitor(method.encoder, batches.sample(), plan.epochs, where)
+        log = Log(own, batches.per_epoch, lines, partial_sums)
+        load = f"{name} on {batches.largest()[0]} nodes"
     monitor.go_on(log.lines)
     if stop:
         for logged in log.lines:
             same = logged.keys() - LOOKED == log.lines[-1].keys() - LOOKED  # the same losses as now
             stop.done(logged, method.settled and same)
-    saver = Saver(folder, method, optimizer, best)
+    saver = Saver(own, method, optimizer, best)
     bar = tqdm(
         total=plan.epochs, initial=start // batches.per_epoch, desc=where, unit="epoch", dynamic_ncols=True,
-        disable=not (progress and sys.stderr.isatty()),
+        disable=not (progress and processes.first() and sys.stderr.isatty()),
     )  # fmt: skip
     half = functools.partial(torch.autocast, device.type, torch.bfloat16, enabled=config["precision"] == "bf16-mixed")
     step = start
     try:
-        with stop_signals() as stopped, memory_advice(f"{name} on {batches.largest()[0]} nodes"):
+        with (
+            stop_signals() as stopped,
+            memory_advice(load),
+            processes.shared_norms(method),
+        ):
             for step, losses in train(
-                method, batches, optimizer, steps, start=start, seed=config["seed"], schedule=plan.schedule,
-                clip=plan.clip, autocast=half,
+                method, batches, optimizer, steps, start=start, seed=config["seed"], accumulate=plan.accumulate,
+                schedule=plan.schedule, clip=plan.clip, autocast=half, stop=stopped,
             ):  # fmt: skip
                 found = {}
                 if step % batches.per_epoch == 0:
@@ -131,21 +142,30 @@ def run(
                     bar.update()
                 if (best and best.done) or (line and stop and stop.done(line, method.settled)):
                     break
-                if step < steps and stopped():
-                    raise KeyboardInterrupt(goodbye(saver.save(step, log.sums), step, steps))
                 if step < steps and saver.due():
                     saver.save(step, log.sums)
+            else:
+                if step < steps:
+                    saved = processes.agree(functools.partial(saver.save, step, log.sums))
+                    raise KeyboardInterrupt(goodbye(saved, step, steps))
     except Diverged as error:
         raise Diverged(f"{where}: {error}{way_back(folder)}") from None
+    except LostProcess as error:
+        kept = folder is not None and (folder / store.CHECKPOINT).exists()
+        way_on = "; go on from the last checkpoint with the same call and resume=True (--resume)" if kept else ""
+        raise LostProcess(f"{where}: {error}{way_on}") from error
     finally:
         bar.close()
         log.close()
+        if isinstance(batches, Ahead):
+            batches.close()
     if not all(p.isfinite().all() for p in method.parameters()):
         raise Diverged(
             f"{where}: weights are not finite after step {step}; try a smaller lr or a clip{way_back(folder)}"
         )
     if best:
         best.restore()
+    check_equal(method)
     return log.lines
 
 

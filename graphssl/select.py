@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from graphssl import processes
 from graphssl.backbones import evaluating
 from graphssl.data import Dataset
 from graphssl.data.splits import Split, link_split
@@ -59,7 +60,7 @@ class Best:
         """Every ``select.every`` epochs, and at the last: judges the weights, keeps the best; what the log shows."""
         if epoch % self.select.every and epoch != self.epochs:
             return {}
-        found = self._judge()
+        found = processes.agree(self._judge)
         if found > self.auc:
             self.epoch, self.auc, self.waited = epoch, found, 0
             self.weights = {name: tensor.clone() for name, tensor in tensors_of(self.method).items()}

@@ -232,11 +232,12 @@ def is_left_over(path: Path) -> bool:
     return path.name.endswith(".new") and any(path.name.startswith(f".{name}.") for name in OURS)
 
 
-def cut_metrics(folder: Path, step: int) -> None:
-    """Keeps the lines of metrics.jsonl up to ``step``; the rest was logged after the checkpoint."""
+def cut_metrics(folder: Path, step: int) -> list[dict[str, float]]:
+    """Keeps, and returns, the lines of metrics.jsonl up to ``step``; the rest was logged after the checkpoint."""
     kept = [line for line in read_metrics(folder) if line["step"] <= step]
     text = "".join(json.dumps(line) + "\n" for line in kept)
     write_atomically(folder / METRICS, lambda new: new.write_text(text))
+    return kept
 
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 from graphssl import ops
@@ -81,7 +82,7 @@ class Unnoticed:
     """Within, norms of ``module`` leave their running statistics as they are; may be entered again."""
 
     def __init__(self, module: nn.Module):
-        self.norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d)]
+        self.norms = [part for part in module.modules() if isinstance(part, _BatchNorm)]
 
     def __enter__(self) -> None:
         self.before = [(norm.momentum, norm.num_batches_tracked) for norm in self.norms]
@@ -113,7 +114,7 @@ class Layer(Step):
 
     def forward(self, graph: Graph, h: ops.Content, rows: Tensor | None = None) -> Tensor:
         """``h`` [N, dim_in] to [N, dim]; with a boolean ``rows`` [N] only those rows come back."""
-        if rows is not None and isinstance(self.norm, nn.BatchNorm1d):  # whose statistics are those of all nodes
+        if rows is not None and isinstance(self.norm, _BatchNorm):  # whose statistics are those of all nodes
             return self(graph, h)[rows]
         h = ops.dropout(h, self.dropout if self.training else 0.0)
         out = self.conv(graph, h, rows)

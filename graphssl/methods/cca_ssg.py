@@ -12,12 +12,14 @@ from graphssl.encoder import Encoder
 from graphssl.graph import Graph
 from graphssl.losses import decorrelation, half_distance, standardise
 from graphssl.methods.base import Method
+from graphssl.processes import gather
 
 
 class CCASSG(Method):
     """Makes two views' standardised codes of each node alike and the columns of each view uncorrelated.
 
-    ``weight`` is the paper's lambda, of the decorrelation of both views.
+    ``weight`` is the paper's lambda, of the decorrelation of both views. Columns are standardised and compared over the
+    batches of all processes; with ``accumulate`` over each of the batches that one process takes one after another.
     """
 
     def __init__(self, encoder: Encoder, view: Drop, weight: float = 1e-3):
@@ -25,7 +27,8 @@ class CCASSG(Method):
         self.encoder, self.view, self.weight = encoder, view, weight
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
-        a, b = (standardise(graph.of_seeds(self.encoder(self.view(graph, generator)))) for _ in range(2))
+        codes = [graph.of_seeds(self.encoder(self.view(graph, generator))) for _ in range(2)]
+        a, b = (standardise(gather(rows)) for rows in codes)
         return {
             "invariance": half_distance(a, b),
             "decorrelation": self.weight * (decorrelation(a) + decorrelation(b)),

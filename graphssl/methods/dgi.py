@@ -18,7 +18,8 @@ from graphssl.methods.base import Method
 class DGI(Method):
     """Tells the codes of a graph's nodes from those of nodes whose content was shuffled, by a summary of the graph.
 
-    Each graph of a batch has its own summary, and its content is shuffled among its own nodes.
+    Each graph of a batch has its own summary, and its content is shuffled among its own nodes; so each process compares
+    within its own batch.
     """
 
     def __init__(self, encoder: Encoder):

@@ -13,13 +13,17 @@ from graphssl.graph import Graph
 from graphssl.heads import mlp
 from graphssl.losses import info_nce
 from graphssl.methods.base import Method
+from graphssl.processes import gather
 
 
 class GRACE(Method):
     """Pulls the two views of each node together and pushes all other nodes of both views away, or ``negatives`` drawn.
 
-    ``negatives`` None takes all others, as the paper does.
+    ``negatives`` None takes all others, as the paper does. Several processes compare the nodes of all their batches;
+    with ``accumulate`` each of the batches that one process takes one after another is compared by itself.
     """
+
+    contrasts = True
 
     def __init__(
         self, encoder: Encoder, hidden: int, views: tuple[Drop | AdaptiveDrop, Drop | AdaptiveDrop], tau: float,
@@ -30,7 +34,8 @@ class GRACE(Method):
         self.project = mlp(encoder.dim, hidden, encoder.dim, nn.ELU)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
-        a, b = (self.project(graph.of_seeds(self.encoder(view(graph, generator)))) for view in self.views)
+        codes = [self.project(graph.of_seeds(self.encoder(view(graph, generator)))) for view in self.views]
+        a, b = (gather(rows) for rows in codes)
         return {"contrast": info_nce(a, b, self.tau, True, True, self.negatives, generator)}
 
     def step_bytes(self, nodes: int, edges: int) -> int:

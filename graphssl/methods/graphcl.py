@@ -13,12 +13,14 @@ from graphssl.graph import Graph
 from graphssl.heads import glorot, mlp
 from graphssl.losses import nt_xent
 from graphssl.methods.base import Method
+from graphssl.processes import gather
 
 
 class GraphCL(Method):
     """Pulls each graph and a random view of it together and pushes the views of the batch's other graphs away.
 
-    The paper contrasts two views; the reference, for data sets of graphs, the graph itself and one view of it.
+    The paper contrasts two views; the reference, for data sets of graphs, the graph itself and one view of it. The
+    batch is that of all processes, but not of the several that a process takes one after another with ``accumulate``.
     """
 
     why_whole = "it learns from sets of graphs, which come in batches already"
@@ -30,7 +32,7 @@ class GraphCL(Method):
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:
         whole, seen = (self._project(g) for g in (graph, self.view(graph, generator)))
-        return {"contrast": nt_xent(whole, seen, self.tau)}
+        return {"contrast": nt_xent(gather(whole), gather(seen), self.tau)}
 
     def _project(self, graph: Graph) -> Tensor:
         return self.project(self.encoder.pool(graph, self.encoder(graph)))

@@ -19,7 +19,8 @@ class InfoGraph(Method):
     """Tells the nodes of each graph from those of the other graphs of the batch by the graph's code.
 
     The Jensen-Shannon estimate of eq. 4 up to the constant 2 log 2: cross-entropy of all pairs of a node and a graph,
-    a mean over those that belong together and one over the others. A batch of one graph has no others.
+    a mean over those that belong together and one over the others. A batch of one graph has no others, and each process
+    compares within its own batch.
     """
 
     why_whole = "it learns from sets of graphs, which come in batches already"

@@ -8,6 +8,7 @@ from typing import cast
 import torch
 from torch import Generator, Tensor, nn
 
+from graphssl import processes
 from graphssl.balance import Balance, Equal, Uncertainty
 from graphssl.graph import Graph
 from graphssl.methods.base import Method
@@ -35,7 +36,8 @@ class MultiTask(Method):
         self.tasks, self.balance = nn.ModuleDict(tasks), balance if balance is not None and len(tasks) > 1 else Equal()
         self.pretexts = tuple(dict.fromkeys(p for task in tasks.values() for p in task.pretexts))
         self.why_whole = next((task.why_whole for task in tasks.values() if task.why_whole), "")
-        self.pairs = any(task.pairs for task in tasks.values())
+        self.tells_edges = any(task.tells_edges for task in tasks.values())
+        self.contrasts = any(task.contrasts for task in tasks.values())
         self.sees_labels = any(task.sees_labels for task in tasks.values())
         self.weights: dict[str, Tensor] = {}
 
@@ -52,7 +54,7 @@ class MultiTask(Method):
         return total
 
     def _gram(self, losses: dict[str, Tensor]) -> Tensor:
-        """Inner products [T, T] of the gradients of ``losses`` in the encoder."""
+        """Inner products [T, T] of the gradients of ``losses`` in the encoder, a mean over processes."""
         shared = [p for p in self.encoder.parameters() if p.requires_grad]
         if not shared:
             return torch.eye(len(losses), device=next(iter(losses.values())).device)  # nothing to disagree on
@@ -60,7 +62,7 @@ class MultiTask(Method):
         for loss in losses.values():  # each by itself: the gradient of one row of their stack walks through all tasks
             found = torch.autograd.grad(loss, shared, retain_graph=True, materialize_grads=True, allow_unused=True)
             rows.append(torch.cat([gradient.flatten() for gradient in found]).float())
-        gradients = torch.stack(rows)
+        gradients = processes.mean(torch.stack(rows))
         return gradients @ gradients.t()
 
     @property

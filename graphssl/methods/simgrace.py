@@ -14,13 +14,16 @@ from graphssl.graph import Graph
 from graphssl.heads import glorot, mlp
 from graphssl.losses import nt_xent
 from graphssl.methods.base import Method
+from graphssl.processes import gather
 
 
 class SimGRACE(Method):
     """Pulls the codes that the encoder and a perturbed copy give of a graph together; other graphs are pushed away.
 
     Each parameter of the copy is off by a normal draw of ``eta`` times that parameter's standard deviation, anew each
-    step (eq. 2). The projection is not perturbed, and no gradient flows through the copy, as in the reference.
+    step (eq. 2). The projection is not perturbed, and no gradient flows through the copy, as in the reference. The
+    batch is that of all processes, each of which perturbs a copy of its own, but not of the several that a process
+    takes one after another with ``accumulate``.
     """
 
     why_whole = "it learns from sets of graphs, which come in batches already"
@@ -35,7 +38,7 @@ class SimGRACE(Method):
             weights = self.perturbed(generator)
             target = self._project(graph, functional_call(self.encoder, weights, (graph,)))
         codes = self._project(graph, self.encoder(graph))
-        return {"contrast": nt_xent(target, codes, self.tau)}
+        return {"contrast": nt_xent(gather(target), gather(codes), self.tau)}
 
     def perturbed(self, generator: Generator | None = None) -> dict[str, Tensor]:
         """The encoder's parameters with noise, and copies of its buffers, by name; a single number gets no noise."""
