@@ -88,6 +88,16 @@ ITEMS = ("graph-linear", "graph-knn", "graph-few-shot")
 DIGITS = ("width=64", "layers=2", "batch_size=32", "normalize=true", "epochs=75")
 PATCHES = ("width=96", "layers=3", "batch_size=64", "normalize=true")
 LONG = ("width=96", "layers=3", "batch_size=32", "normalize=true", "mask=0.5", "epochs=150")
+PARTS = {  # settings by loader, in which all take about as many steps, and a step of parts sees about as many nodes
+    "cora": {
+        "full": ("epochs=300",), **dict.fromkeys(("neighbor", "walk", "cluster"), ("batch_size=512", "epochs=50")),
+        "local": ("batch_size=27", "ego=64", "epochs=3"),
+    },
+    "facebook-pagepage": {
+        "full": ("epochs=200",), **dict.fromkeys(("neighbor", "walk", "cluster"), ("batch_size=1124", "epochs=10")),
+        "local": ("batch_size=113", "ego=64", "epochs=1"),
+    },
+}  # fmt: skip
 MASKS = ("color-green", "color-red", "near", "disjoint")
 YES_OR_NO = ("bace", "bbbp", "clintox", "sider", "tox21")
 NUMBERS = ("esol", "freesolv", "lipophilicity")
@@ -195,6 +205,15 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
         [
             Cell("twitch-engb", "graphmae", (*DEEP, "norm=batch", "epochs=20")),
             Cell("zinc-30k", "attr-masking", (*DEEP, "epochs=2"), ("graph-ridge",)),
+        ],
+    ),
+    "samplers": (
+        "The whole graph against parts of it, all at width 128 and 300 (cora) or 200 steps",
+        [
+            Cell(s, m, ("width=128", f"loader={loader}", *settings))
+            for s in PARTS
+            for m in ("graphmae", "grace", "bgrl")
+            for loader, settings in PARTS[s].items()
         ],
     ),
     "heterophily": (
