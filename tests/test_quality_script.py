@@ -17,7 +17,8 @@ SCRIPT = Path(__file__).parents[1] / "benchmarks" / "quality.py"
 WORDS = ("--sets", "citations-mini", "--methods", "gae", "--set", "epochs=2", "--seeds", "2")
 SETS_OF_GRAPHS = {"graph", "tokens", "masks", "token-methods", "molecules"}  # tables about them
 NOT_DOWNLOADED = {  # known where their files are
-    "actor", "chameleon-filtered", "tolokers", "twitch-engb", "mnist", "modelnet10", "msraction3d", "zinc-30k",
+    "actor", "chameleon-filtered", "facebook-pagepage", "squirrel-filtered", "tolokers", "twitch-engb", "mnist",
+    "modelnet10", "msraction3d", "zinc-30k",
 }  # fmt: skip
 
 
