@@ -65,6 +65,11 @@ def first() -> bool:
     return rank() == 0 if joined() else launched() == 1 or os.environ.get("RANK") == "0"
 
 
+def here() -> int:
+    """How many of them share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", "1")) if count() > 1 else 1
+
+
 @contextmanager
 def group(device: torch.device) -> Iterator[torch.device]:
     """Within, the processes that torchrun started are a group; gives this one's device of the kind of ``device``.
@@ -111,8 +116,8 @@ def _join(device: torch.device) -> torch.device:
 
     backend, here, wait = "nccl" if device.type == "cuda" else "gloo", int(os.environ["LOCAL_WORLD_SIZE"]), timeout()
     with _answered(launched()):
-        # Fabric takes up a group that has begun. Its own would have the keys of the one before it, in these processes or
-        # in those that torchrun has started anew, and find there the addresses of sockets long closed.
+        # Fabric takes up a group that has begun. Its own would share the keys of the one before it, in these processes
+        # or in those that torchrun had to replace, and find the addresses of sockets long closed.
         store, place, size = next(dist.rendezvous("env://", timeout=wait))  # type: ignore[no-untyped-call]
         State.groups += 1
         attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")

@@ -217,11 +217,12 @@ def check_memory(method: Method, largest: tuple[int, int], device: torch.device,
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """What the device, or the system, says is free; None where it does not say."""
+    """What the device, or the system, says is free for this process; None where it does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
         with open("/proc/meminfo") as file:
-            return next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
+            return free // processes.here()
     except (OSError, StopIteration):
         return None

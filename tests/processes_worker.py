@@ -28,7 +28,7 @@ from graphssl.methods import BGRL, GraphMAE, Method, MultiTask
 from graphssl.recipes import Spec, get_recipe
 from graphssl.train import train
 
-RANK = int(os.environ["RANK"])
+RANK = int(os.environ.get("RANK", "0"))
 CPU = torch.device("cpu")
 QUIET = {"progress": False, "epochs": 2, "batch_size": 5}
 # epochs of three steps: of 25 graphs two processes take five each a step, the last two and three
@@ -37,6 +37,10 @@ SETS = {
     "bgrl": {"width": 8, "hidden": 8, "encoder": "gat", "norm": "none", "layers": 1, **QUIET},
     "bandana": {"width": 8, "encoder": "gcn", "norm": "none", **QUIET},
     "scgc": {"width": 8, "clusters": 2, "warmup": 0.4, **QUIET},  # whose losses have other names after a while
+}
+PARTS = {  # of one graph
+    "graphmae": {**SETS["graphmae"], "loader": "neighbor", "workers": 1},
+    "bandana": {**SETS["bandana"], "loader": "neighbor", "batch_size": 20},
 }
 
 
@@ -48,6 +52,12 @@ def graphs(count: int = 25, seed: int = 1) -> list[Data]:
         edges = torch.randint(n, (2, 2 * n), generator=g)
         out.append(Data(x=torch.rand(n, 5, generator=g), edge_index=torch.cat([edges, edges.flip(0)], 1)))
     return out
+
+
+def one_graph(nodes: int = 60) -> Data:
+    g = torch.Generator().manual_seed(2)
+    edges = torch.randint(nodes, (2, 3 * nodes), generator=g)
+    return Data(x=torch.rand(nodes, 5, generator=g), edge_index=torch.cat([edges, edges.flip(0)], 1))
 
 
 @contextmanager
@@ -264,12 +274,22 @@ def check_a_gram_matrix_is_that_of_the_whole_step(out):
         refused(graphssl.UserError, "accumulate is 2", "gradients", call=lambda: trained(mine, accumulate=2))
 
 
+def check_one_that_does_not_answer_in_time_is_lost(out):
+    before, os.environ[processes.TIMEOUT] = os.environ[processes.TIMEOUT], "1"
+    with processes.group(CPU):
+        if RANK == 1:
+            time.sleep(3)
+        refused(graphssl.LostProcess, "one of the 2 processes was lost", call=lambda: trained(Toy()))
+    os.environ[processes.TIMEOUT] = before
+
+
 def check_two_processes_are_one_that_accumulates_two_batches(out):
-    for method, settings in SETS.items():
-        together = graphssl.pretrain(graphs(), method, **settings)
+    parts = [(one_graph(), method, settings) for method, settings in PARTS.items()]
+    for data, method, settings in [*((graphs(), *some) for some in SETS.items()), *parts]:
+        together = graphssl.pretrain(data, method, **settings)
         assert not processes.joined()
         with alone():
-            one = graphssl.pretrain(graphs(), method, accumulate=2, **settings)
+            one = graphssl.pretrain(data, method, accumulate=2, **settings)
         for key, values in one.history.items():
             if key not in ("seconds", "effective_rank", "spread"):
                 pairs = zip(values, together.history[key], strict=True)
@@ -356,6 +376,20 @@ def check_every_refusal_is_one_sentence_in_every_process_before_anything_is_writ
     before = os.environ.pop("GROUP_RANK")
     refused(graphssl.UserError, "GROUP_RANK", "torchrun", call=call(graphs()))
     os.environ["GROUP_RANK"] = before
+
+
+def check_a_contrast_and_a_balance_of_gradients_train(out):
+    for data, method, settings in (
+        (one_graph(), "grace", {"width": 8, "hidden": 8, "norm": "none", "loader": "neighbor", **QUIET}),
+        (graphs(), "paretognn", {"balance": "mgda", "encoder": "gcn", "norm": "none", **QUIET}),
+    ):
+        run = graphssl.pretrain(data, method, **settings)
+        assert len(run.lines) == 2
+        with processes.group(CPU):
+            assert (
+                processes.differing({"weights": [t.tolist() for t in weights(run)], "loss": run.lines[-1]["loss"]})
+                is None
+            )
 
 
 def check_objects_that_each_process_made_start_from_those_of_the_first(out):

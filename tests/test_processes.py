@@ -6,10 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from processes_worker import Toy, graphs
 from test_run_folder import assert_same_weights
 
-from graphssl import store
+import graphssl
+from graphssl import processes, store
+from graphssl.balance import CAGrad, Equal
+from graphssl.graph import Graph
+from graphssl.methods import MultiTask
+from graphssl.train import train
 
 WORKER = Path(__file__).with_name("processes_worker.py")
 
@@ -35,11 +43,11 @@ def test_two_processes(tmp_path):
 
 
 def test_a_killed_process_is_started_again_and_all_go_on_to_the_same_bits(tmp_path):
-    pytest.importorskip("rdkit", reason="rdkit reads the SMILES")
-    (tmp_path / "mols.csv").write_text("smiles\n" + "\n".join("C" * n + end for n in range(1, 7) for end in "ON"))
+    g = np.random.default_rng(0)
+    np.savez(tmp_path / "own.npz", x=g.normal(size=(12, 4)).astype("f4"), edge_index=g.integers(12, size=(2, 40)))
     done = torchrun(
-        "command", tmp_path, "pretrain", tmp_path / "mols.csv", "--epochs", 4, "--batch-size", 3, "--set", "width=8",
-        "--set", "norm=none", "--encoder", "gat", "--set", "decoder=gat",
+        "command", tmp_path, "pretrain", tmp_path / "own.npz", "--epochs", 4, "--batch-size", 3, "--set", "width=8",
+        "--set", "heads=2", "--set", "loader=neighbor",
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert_same_weights(tmp_path / "cut", tmp_path / "straight")
@@ -51,3 +59,43 @@ def test_a_killed_process_is_started_again_and_all_go_on_to_the_same_bits(tmp_pa
     assert "--resume" in done.stderr
     assert "Traceback" not in done.stderr
     assert done.stdout.count("saved to") == 2  # of two runs; the first process speaks
+
+
+def test_a_step_of_two_batches_has_the_mean_of_their_losses_and_gradients():
+    batch, method, twin = [Graph.from_data(data) for data in graphs(2)], Toy(), Toy()
+    optimizer = torch.optim.SGD(method.parameters(), 0.1)
+    [(step, losses)] = train(method, lambda step, slot: batch[slot], optimizer, 1, accumulate=2)
+    both = torch.stack([twin(graph)["far"] for graph in batch]).mean()
+    both.backward()
+    assert step == 1
+    assert torch.allclose(losses["loss"], both)
+    for p, q in zip(method.parameters(), twin.parameters(), strict=True):
+        assert torch.allclose(p.grad, q.grad)
+
+
+def test_a_balance_of_gradients_is_refused_where_it_would_see_a_part_of_a_step():
+    first = Toy()
+    for balance in (CAGrad(), Equal()):
+        method = MultiTask({"a": first, "b": Toy(first.encoder, 0.5)}, balance)
+        optimizer = torch.optim.SGD(method.parameters(), 0.1)
+        run = train(method, lambda step, slot: Graph.from_data(graphs(1)[0]), optimizer, 1, accumulate=2)
+        if balance.needs_gram:
+            with pytest.raises(graphssl.UserError, match="accumulate is 2"):
+                next(run)
+        else:
+            next(run)
+
+
+def test_one_process_gets_back_its_own():
+    rows = torch.randn(3, 2, requires_grad=True)
+    assert processes.gather(rows) is rows
+    assert processes.mean(rows) is rows
+    assert processes.summed(rows) is rows
+    assert (processes.count(), processes.rank(), processes.first()) == (1, 0, True)
+    assert processes.differing({"a": 1}) is None
+    assert processes.agree(lambda: 7) == processes.in_turn(lambda: 7) == 7
+    with pytest.raises(KeyError), processes.together():
+        raise KeyError
+    with processes.group(torch.device("cpu")) as device:
+        assert device == torch.device("cpu")
+        assert not processes.joined()
