@@ -94,7 +94,8 @@ PARTS = {  # settings by loader, in which all take about as many steps, and a st
         "local": ("batch_size=27", "ego=64", "epochs=3"),
     },
     "facebook-pagepage": {
-        "full": ("width=128", "epochs=200"), **dict.fromkeys(("neighbor", "walk", "cluster"), ("width=128", "batch_size=1124", "epochs=10")),
+        "full": ("width=128", "epochs=200"),
+        **dict.fromkeys(("neighbor", "walk", "cluster"), ("width=128", "batch_size=1124", "epochs=10")),
         "local": ("width=128", "batch_size=113", "ego=64", "epochs=1"),
     },
 }  # fmt: skip
