@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from graphssl.api import pretrain as pretrain
     from graphssl.backbones import list_encoders as list_encoders
     from graphssl.data import Dataset as Dataset
+    from graphssl.data import convert_to_folder as convert_to_folder
     from graphssl.data import list_datasets as list_datasets
     from graphssl.data import load_dataset as load_dataset
     from graphssl.data import to_dataset as to_dataset
@@ -35,7 +36,7 @@ __version__ = version("graphssl")
 HOMES = {
     "api": ("evaluate", "pretrain"),
     "backbones": ("list_encoders",),
-    "data": ("Dataset", "list_datasets", "load_dataset", "to_dataset"),
+    "data": ("Dataset", "convert_to_folder", "list_datasets", "load_dataset", "to_dataset"),
     "encoder": ("Encoder",),
     "errors": ("Diverged", "LostProcess", "OutOfMemory", "UserError"),
     "graph": ("Graph",),

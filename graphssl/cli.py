@@ -113,7 +113,9 @@ def parser() -> Parser:
 
     add = commands.add_parser("embed", help="write the codes of a run to a file")
     add.add_argument("folder", metavar="DIR", type=Path, help="folder of a run")
-    add.add_argument("--to", type=Path, required=True, metavar="FILE", help=".npy, or .csv with the names of the nodes")
+    add.add_argument(
+        "--to", type=Path, required=True, metavar="FILE", help=".npy, or .csv or .parquet with the names of the nodes"
+    )
     add.add_argument("--dataset", help="other data than the run was pretrained on")
     add.add_argument("--level", help="node or graph (default: what the data set is about)")
     add.add_argument("--overwrite", action="store_true", help="replace FILE")

@@ -9,7 +9,7 @@ import inspect
 import json
 import platform
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -26,7 +26,9 @@ from tqdm import tqdm
 from graphssl import store
 from graphssl.backbones import evaluating
 from graphssl.data import Dataset, is_path, load_dataset, to_dataset
+from graphssl.data.arrow import arrow
 from graphssl.data.loader import Batches
+from graphssl.embed import embed_by_layer, fits_whole, whole_only
 from graphssl.encoder import Encoder, plain, pool
 from graphssl.errors import UserError, unknown
 from graphssl.finetune import NUMBERS, figures, finetune, known
@@ -106,13 +108,29 @@ def versions() -> dict[str, str]:
 def embed(
     encoder: Encoder, dataset: Dataset, transform: Callable[[Graph], Graph], level: str, device: torch.device | str
 ) -> Tensor:
-    """Codes on the CPU: [N, D] of all nodes in order (``level`` "node") or [B, D] of all graphs ("graph")."""
+    """Codes on the CPU: [N, D] of all nodes in order (``level`` "node") or [B, D] of all graphs ("graph").
+
+    Those of nodes of a stored set, or of one graph that would not fit in memory, are made layer by layer, over a
+    temporary file where they are large, unless the encoder looks at the whole graph.
+    """
     if level not in ("node", "graph"):
         raise unknown("level", level, ("node", "graph"))
-    encode = encoder.of_graphs if level == "graph" else encoder
-    with memory_advice(f"embedding {dataset.name}"):
+    encode, why = encoder.of_graphs if level == "graph" else encoder, ""
+    if level == "node" and in_chunks(encoder, dataset, torch.device(device)):
+        why = whole_only(encoder)
+        if not why:
+            with memory_advice(f"embedding {dataset.name}"):
+                return torch.as_tensor(embed_by_layer(encoder, dataset.source, transform, device=device, progress=True))
+    with memory_advice(f"embedding {dataset.name}" + (f" whole, as {why}," if why else "")):
         batches = Batches(dataset, transform, device, batch_size=256).in_order()
         return torch.cat([encode(graph).float().cpu() for graph in batches])
+
+
+def in_chunks(encoder: Encoder, dataset: Dataset, device: torch.device) -> bool:
+    """Whether the one graph of ``dataset`` is stored, or too large to be embedded at once."""
+    if dataset.task == "graph" or dataset.stored is not None:
+        return dataset.stored is not None
+    return not fits_whole(encoder, dataset.graph.num_nodes, dataset.graph.num_edges, device)
 
 
 FINETUNE = (
@@ -415,33 +433,49 @@ class Pretrained:
     def export(
         self, path: str | Path, dataset: Any = None, level: str | None = None, overwrite: bool = False
     ) -> tuple[Path, tuple[int, ...]]:
-        """Writes the codes to a .npy file, or to a .csv whose first column names the nodes or graphs; their shape.
+        """Writes codes to a .npy file, or to a .csv or .parquet whose first column names nodes or graphs; their shape.
 
-        Names are those that the data came with, else row numbers. Raises UserError where ``path`` exists.
+        Names are those that the data came with, else row numbers. Codes of a graph in a folder stand in the order of
+        what it was made of, and those for .npy go there without being held in memory. Raises UserError where ``path``
+        exists.
         """
         path = Path(path).expanduser()
-        if path.suffix.lower() not in (".npy", ".csv"):
-            raise UserError(f"cannot write codes to {path.name!r}; end its name in .npy or .csv")
+        kind = path.suffix.lower()
+        if kind not in (".npy", ".csv", ".parquet"):
+            raise UserError(f"cannot write codes to {path.name!r}; end its name in .npy, .csv or .parquet")
         free(path, overwrite)
+        if kind == ".parquet":
+            arrow(path)
         data = self.data(dataset)
         what = level or data.level
-        codes = self.embed(data, what).numpy()
-        names = data.node_names if what == "node" else data.item_names
+        order = None if data.stored is None or what == "graph" else data.stored.order
+        shape: tuple[int, ...] = ()
 
         def write(new: Path) -> None:
-            if path.suffix.lower() == ".npy":
-                with open(new, "wb") as binary:
-                    np.save(binary, codes)
+            nonlocal shape
+            direct = kind == ".npy" and what == "node" and in_chunks(self.encoder, data, self.device)
+            if direct and not whole_only(self.encoder):
+                with memory_advice(f"embedding {data.name}"):
+                    shape = embed_by_layer(
+                        self.encoder, data.source, self.plan.transform, device=self.device, out=new, order=order,
+                        progress=True,
+                    ).shape  # fmt: skip
                 return
-            with open(new, "w", newline="") as file:
-                writer = csv.writer(file)
-                writer.writerow([what, *(f"code_{i}" for i in range(codes.shape[1]))])
-                rows = zip(names or range(len(codes)), codes.tolist(), strict=True)
-                writer.writerows([name, *row] for name, row in rows)
+            codes = self.embed(data, what)
+            shape = codes.shape
+            place = None if order is None else order.argsort()
+            if kind == ".npy":
+                with open(new, "wb") as binary:
+                    np.save(binary, codes.numpy() if place is None else codes[place].numpy())
+                return
+            names = data.node_names if what == "node" else data.item_names
+            if data.stored is not None and not data.stored.named:  # they would be row numbers of the source
+                names = None
+            write_table(new, kind, what, codes, names, place)
 
         path.parent.mkdir(parents=True, exist_ok=True)
         store.write_atomically(path, write)
-        return path, codes.shape
+        return path, tuple(shape)
 
     def plot(
         self, path: str | Path, dataset: Any = None, overwrite: bool = False, what: str | None = None
@@ -499,6 +533,39 @@ class Pretrained:
         covered = given.masked_fill(hidden[:, None], float("nan"))
         bones = getattr(data.tokenizer, "bones", ())
         return Rebuilt(data.items.kind, back(graph, given), back(graph, covered), back(graph, content), bones)
+
+
+def write_table(
+    path: Path, kind: str, what: str, codes: Tensor, names: Sequence[Any] | None, order: Tensor | None
+) -> None:  # fmt: skip
+    """Writes codes [n, D] with a column of names, or of row numbers, before them: ``kind`` ".csv" or ".parquet".
+
+    Row i of the table is row ``order[i]``, named ``names[order[i]]``; None: row i.
+    """
+    columns = [what, *(f"code_{i}" for i in range(codes.size(1)))]
+
+    def blocks() -> Iterator[tuple[list[Any], Tensor]]:
+        for rows in torch.arange(len(codes)).split(2**14):
+            from_ = rows if order is None else order[rows]
+            yield rows.tolist() if names is None else [names[i] for i in from_.tolist()], codes[from_]
+
+    if kind == ".csv":
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(columns)
+            for some, block in blocks():
+                writer.writerows([name, *row] for name, row in zip(some, block.tolist(), strict=True))
+        return
+    pyarrow, parquet = arrow(path)
+    whole = names is None or all(type(name) is int for name in names)
+    types = [pyarrow.int64() if whole else pyarrow.string(), *[pyarrow.float32()] * codes.size(1)]
+    schema = pyarrow.schema(list(zip(columns, types, strict=True)))
+    with parquet.ParquetWriter(path, schema) as table:
+        for some, block in blocks():
+            arrays = [some if whole else list(map(str, some)), *block.T.contiguous().numpy()]
+            table.write_batch(
+                pyarrow.record_batch([pyarrow.array(*pair) for pair in zip(arrays, types, strict=True)], schema=schema)
+            )
 
 
 def free(path: Path, overwrite: bool) -> None:

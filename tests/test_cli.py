@@ -168,7 +168,7 @@ def test_wrong_protocol_and_suffix(run, capsys, tmp_path):
     assert main(["evaluate", str(run), "--protocol", "graph-svm"]) == 2
     said(capsys, "node-linear")
     assert main(["embed", str(run), "--to", str(tmp_path / "codes.xlsx")]) == 2
-    said(capsys, ".npy or .csv")
+    said(capsys, ".npy, .csv or .parquet")
 
 
 def test_a_failure_is_status_1(capsys, tmp_path):

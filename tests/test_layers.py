@@ -10,7 +10,7 @@ LAYERS = [
     {"errors"}, {"processes"}, {"ops"}, {"graph"},
     {"tokens", "masks", "structure", "losses", "heads", "teacher", "balance"}, {"augment"},
     {"backbones"}, {"encoder"}, {"methods"}, {"data"}, {"train"}, {"probes"}, {"recipes"},
-    {"report", "plot", "store", "finetune"}, {"select", "monitor"}, {"runner"}, {"loading"}, {"pretrained"},
+    {"report", "plot", "store", "finetune"}, {"select", "monitor"}, {"runner"}, {"loading"}, {"embed"}, {"pretrained"},
     {"api", "integrate"}, {"__init__"}, {"ogb"}, {"cli"}, {"__main__"},
 ]  # fmt: skip
 RANK = {name: i for i, layer in enumerate(LAYERS) for name in layer}

@@ -12,17 +12,33 @@ from graphssl.graph import Graph
 def normalised(graph: Graph) -> tuple[Tensor, Tensor]:
     """Entries of D^-1/2 (A + I) D^-1/2: those of the edges [E] and those of added self-loops [N].
 
-    A node that has self-loops already keeps one, the heaviest, and gets no other, as in PyG's ``gcn_norm``.
+    A node that has self-loops already keeps one, the heaviest, and gets no other, as in PyG's ``gcn_norm``. The
+    diagonal of D^-1/2 is what the graph remembers as "gcn.scale": of a part of a larger graph, that of the larger.
     """
+    source, target = graph.edge_index
+    weight, loop = _entries(graph)
+    scale = graph.remember("gcn.scale", lambda graph: _scale(graph, weight, loop))
+    return weight * scale[source] * scale[target], loop * scale.square()
+
+
+def scales(graph: Graph) -> Tensor:
+    """The diagonal of D^-1/2, [N]."""
+    return _scale(graph, *_entries(graph))
+
+
+def _entries(graph: Graph) -> tuple[Tensor, Tensor]:
+    """Those of A + I: the edges' [E], zero for self-loops, and the diagonal's [N]."""
     source, target = graph.edge_index
     weight = torch.ones(graph.num_edges, device=graph.device) if graph.edge_weight is None else graph.edge_weight
     own = source == target
     loop = torch.ones(graph.num_nodes, device=graph.device, dtype=weight.dtype)
     loop = loop.scatter_reduce(0, target[own], weight[own], "amax", include_self=False)
-    weight = weight.masked_fill(own, 0.0)
+    return weight.masked_fill(own, 0.0), loop
+
+
+def _scale(graph: Graph, weight: Tensor, loop: Tensor) -> Tensor:
     degree = ops.segment_reduce(graph, weight) + loop
-    scale = degree.clamp(min=0).rsqrt().nan_to_num(posinf=0.0)
-    return weight * scale[source] * scale[target], loop * scale.square()
+    return degree.clamp(min=0).rsqrt().nan_to_num(posinf=0.0)
 
 
 class GCNConv(nn.Module):

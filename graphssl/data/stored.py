@@ -5,7 +5,8 @@ x.npy              [N, F] content of nodes, float16 or float32
 ptr.npy, col.npy   [N + 1] and [E] incoming edges: the sources of node i are col[ptr[i]:ptr[i + 1]], ascending
 edge_weight.npy, edge_attr.npy, pos.npy    [E], [E, ...] and [N, d], where there are such
 y.npy              [N] or [N, T] labels, where known
-node_id.npy        [N] the original number or name of each node, where they were put in another order
+order.npy          [N] which row of the source each node was, where they were put in another order
+node_id.npy        [N] names of the nodes, where they came with such
 split-NAME-PART.npy    row numbers of a split's part "train", "val" or "test", its repeats one behind the other
 
 ``graphssl.data.convert_to_folder`` writes it.
@@ -36,7 +37,7 @@ KEYS = {"name": str, "nodes": int, "edges": int, "loops": int, "undirected": boo
 TYPES = {
     "x.npy": ("float16", "float32"), "ptr.npy": ("int64",), "col.npy": ("int32", "int64"),
     "edge_weight.npy": ("float32",), "edge_attr.npy": ("float32",), "pos.npy": ("float32",),
-    "y.npy": ("int64", "float32"),
+    "y.npy": ("int64", "float32"), "order.npy": ("int32", "int64"),
 }  # fmt: skip
 AGAIN = "copy the whole folder again, or write it anew with graphssl convert"
 
@@ -90,7 +91,7 @@ class Stored:
         maps = {name: _map(folder, name, *said) for name, said in meta["files"].items()}
         N, E = meta["nodes"], meta["edges"]
         rows = {"x.npy": N, "ptr.npy": N + 1, "col.npy": E, "edge_weight.npy": E, "edge_attr.npy": E, "pos.npy": N,
-                "y.npy": N, "node_id.npy": N}  # fmt: skip
+                "y.npy": N, "order.npy": N, "node_id.npy": N}  # fmt: skip
         for name in ("x.npy", "ptr.npy", "col.npy"):
             if name not in maps:
                 raise damaged(folder, f"it does not list {name}")
@@ -139,10 +140,20 @@ class Stored:
         return found
 
     @property
+    def order(self) -> Tensor | None:
+        """Which row of the source each node was, [N]; None where row i is node i."""
+        return tensor(self._map("order.npy")) if "order.npy" in self.meta["files"] else None
+
+    @property
+    def named(self) -> bool:
+        """Whether nodes have names of their own."""
+        return "node_id.npy" in self.meta["files"]
+
+    @property
     def node_names(self) -> Names | None:
-        """The original number or name of each node; None where row i is node i."""
-        said = self.meta["files"].get("node_id.npy")
-        return None if said is None else Names(_map(self.folder, "node_id.npy", *said))
+        """The names of the nodes, else which row of the source each was; None where row i is node i."""
+        known = next((name for name in ("node_id.npy", "order.npy") if name in self.meta["files"]), None)
+        return None if known is None else Names(self._map(known))
 
     def graph(self) -> Graph:
         """The whole graph in memory, its content as float32."""
@@ -155,7 +166,10 @@ class Stored:
         )  # fmt: skip
 
     def _load(self, name: str) -> np.ndarray:
-        return np.array(_map(self.folder, name, *self.meta["files"][name]))
+        return np.array(self._map(name))
+
+    def _map(self, name: str) -> np.ndarray:
+        return _map(self.folder, name, *self.meta["files"][name])
 
 
 def is_stored(folder: Path) -> bool:

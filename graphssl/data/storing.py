@@ -24,6 +24,7 @@ import torch
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from tqdm import tqdm
 
+from graphssl.data.arrow import arrow
 from graphssl.data.convert import is_path, to_dataset
 from graphssl.data.dataset import TOLD, Dataset
 from graphssl.data.molecules import is_csv, stem_of
@@ -241,13 +242,7 @@ def _content(path: Path) -> tuple[tuple[int, int], Blocks]:
 
 
 def _parquet(path: Path) -> Any:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError(
-            f"{path.name} needs the package pyarrow, which is not installed; pip install 'graphssl[parquet]'"
-        ) from error
+    pyarrow, parquet = arrow(path)
     try:
         return parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
@@ -255,9 +250,7 @@ def _parquet(path: Path) -> Any:
 
 
 def _batches(path: Path, rows: int, columns: list[str] | None = None) -> Iterator[Any]:
-    file = _parquet(path)
-    import pyarrow
-
+    file, (pyarrow, _) = _parquet(path), arrow(path)
     try:
         yield from file.iter_batches(rows, columns=columns, use_threads=False)
     except (pyarrow.ArrowException, OSError) as error:
@@ -575,11 +568,15 @@ def _write_tables(parts: Parts, new: Path, chosen: Any, place: Any) -> dict[str,
     data = parts.data
     found: dict[str, list[Any]] = {}
     names = None if data is None else data.node_names
-    if names is not None:
+    stored = None if data is None else data.stored
+    if names is not None and (stored is None or stored.named):
         ids = names.values if isinstance(names, Names) else _array(names)
         np.save(new / "node_id.npy", ids if chosen is None else ids[chosen])
-    elif chosen is not None:
-        np.save(new / "node_id.npy", chosen)
+    before = None if stored is None else stored.order
+    if before is not None or chosen is not None:
+        np.save(
+            new / "order.npy", chosen if before is None else before.numpy()[slice(None) if chosen is None else chosen]
+        )
     if data is not None and data.y is not None:
         y = data.y.numpy()
         np.save(new / "y.npy", y if chosen is None else y[chosen])
