@@ -14,6 +14,7 @@ from test_run_folder import assert_same_weights
 
 import graphssl
 from graphssl import processes, store
+from graphssl.backbones.base import BatchNorm
 from graphssl.balance import CAGrad, Equal
 from graphssl.graph import Graph
 from graphssl.methods import MultiTask
@@ -99,3 +100,16 @@ def test_one_process_gets_back_its_own():
     with processes.group(torch.device("cpu")) as device:
         assert device == torch.device("cpu")
         assert not processes.joined()
+
+
+def test_batch_norms_are_those_of_all_processes_only_within(monkeypatch):
+    """What they compute there needs GPUs; here, that their weights and statistics stay the same tensors."""
+    module = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.Sequential(BatchNorm(3)))
+    plain, state = module[1][0], {name: tensor.data_ptr() for name, tensor in module.state_dict().items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(processes, "count", lambda: 2)
+        with processes.shared_norms(module):
+            assert isinstance(module[1][0], torch.nn.SyncBatchNorm)
+            assert {name: tensor.data_ptr() for name, tensor in module.state_dict().items()} == state
+    assert module[1][0] is plain
+    assert list(processes.batch_norms(module)) == ["1.0"]
