@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
+import graphssl
 from graphssl.cli import main
 from graphssl.data import Dataset, Split, Stored, convert_to_folder, is_path, load_dataset, storing, to_dataset
 from graphssl.data.storing import breadth_first
@@ -473,3 +474,32 @@ def test_the_command_line_says_the_same(tmp_path, capsys):
     assert main(words) == 2
     assert "--overwrite" in capsys.readouterr().err
     assert main([*words, "--overwrite"]) == 0
+
+
+def test_named_sets_and_ogbs_files(tmp_path):
+    named, stored = load_dataset("citations-mini"), convert_to_folder("citations-mini", tmp_path / "a", progress=False)
+    found = to_dataset(tmp_path / "a")
+    assert (found.name, found.known, list(found.splits)) == ("citations-mini", True, list(named.splits))
+    same(stored.graph(), renumbered(once(named.graph), stored.order.long()))
+    other = to_dataset(convert_to_folder(named, tmp_path / "b", name="mine", progress=False).folder)
+    assert (other.name, other.known) == ("mine", False)
+    pytest.importorskip("ogb")
+    from tests.data.test_ogb_files import node_files
+
+    x, y, _, order = node_files(tmp_path / "ogbn_arxiv")
+    stored = convert_to_folder(tmp_path / "ogbn_arxiv", tmp_path / "c", progress=False)
+    rows = stored.order.numpy()
+    np.testing.assert_allclose(stored.x, x[rows], rtol=1e-6)
+    assert stored.y.tolist() == y[rows].tolist()
+    assert sorted(rows[stored.splits["public"][0].train].tolist()) == sorted(order[:15].tolist())
+    assert stored.name == "ogbn-arxiv"
+    again = convert_to_folder(tmp_path / "c", tmp_path / "c", dtype="float16", overwrite=True, progress=False)
+    np.testing.assert_allclose(again.x, x[again.order.numpy()], atol=1e-2)  # of two orders, one behind the other
+
+
+def test_a_folder_is_pretrained_on_and_judged(tmp_path):
+    convert_to_folder("citations-mini", tmp_path / "graph", progress=False)
+    run = graphssl.pretrain(str(tmp_path / "graph"), epochs=1, width=16, out=tmp_path / "run", progress=False)
+    again = graphssl.load(tmp_path / "run")
+    assert torch.equal(again.embed(), run.embed())
+    assert again.evaluate(protocol="node-knn").rows[0].score > 20
