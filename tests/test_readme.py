@@ -16,7 +16,7 @@ NAMES = re.findall(r"^  (\S+)  ", TREE, re.MULTILINE)
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
-    assert len(BLOCKS) == 6
+    assert len(BLOCKS) == 7
     pytest.importorskip("rdkit")
     monkeypatch.chdir(tmp_path)
     plain = graphssl.pretrain
