@@ -13,6 +13,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -36,6 +37,7 @@ from graphssl.errors import UserError, unknown
 from graphssl.ops import Content, dense
 
 CHUNK = 2**22  # numbers, or edges, held at a time
+RUN, FILES = 16, 256  # chunks of features that are put in order at a time, or more where that makes so many files
 DTYPES, ORDERS = ("float32", "float16"), ("bfs", "given")
 HALVES = "features rounded to float16"
 NARROW = 2**31  # what int32 counts to
@@ -399,7 +401,7 @@ def _write(
         place[chosen] = np.arange(N, dtype=chosen.dtype)
     _write_edges(parts, new, (start, col, number), chosen, place, progress)
     x = _new_map(new / "x.npy", np.dtype(dtype), (N, F))
-    _copy_content(parts, x, place, progress)
+    _copy_content(parts, x, chosen, place, scratch, progress)
     if parts.pos is not None:
         np.save(new / "pos.npy", parts.pos if chosen is None else parts.pos[chosen])
     meta = {
@@ -542,11 +544,18 @@ def _write_edges(
     np.save(new / "ptr.npy", start if chosen is None else np.concatenate([[0], degree[chosen].cumsum()]))
 
 
-def _copy_content(parts: Parts, x: np.ndarray, place: np.ndarray | None, progress: bool) -> None:
-    done = 0
-    with _bar(len(x), "writing features", progress) as bar:
+def _copy_content(parts: Parts, x: np.ndarray, chosen: Any, place: Any, scratch: Path, progress: bool) -> None:
+    """Writes the features, in another order by way of files of the rows of each run of ``x``.
+
+    Rows that go all over a large ``x`` at once would have each of its pages written, and read again, many times.
+    """
+    done, (N, F) = 0, x.shape
+    length = max(1, RUN * CHUNK // F, -(-N // FILES))
+    runs = 0 if chosen is None or length >= N else -(-N // length)
+    with ExitStack() as stack, _bar(N, "writing features", progress) as bar:
+        files = [stack.enter_context(open(scratch / f"rows-{run}", "wb")) for run in range(runs)]
         for block in parts.content():
-            if done + len(block) > len(x) or block.shape[1] != x.shape[1]:
+            if done + len(block) > N or block.shape[1] != F:
                 raise UserError(f"the features change their shape on the way, at row {done}; give one row a node")
             with np.errstate(over="ignore", invalid="ignore"):
                 cast = block.astype(np.float32, copy=False).astype(x.dtype, copy=False)
@@ -556,11 +565,24 @@ def _copy_content(parts: Parts, x: np.ndarray, place: np.ndarray | None, progres
                 raise UserError(
                     f"the features of node {done + row} are NaN, infinite or beyond {x.dtype} in column {column}; {way}"
                 )
-            x[slice(done, done + len(block)) if place is None else place[done : done + len(block)]] = cast
+            here = slice(done, done + len(block))
+            if files:
+                run = place[here] // length
+                inside = run.argsort(kind="stable")
+                ends = np.searchsorted(run[inside], np.arange(runs), side="right")
+                for file, rows in zip(files, np.split(inside, ends[:-1]), strict=True):
+                    file.write(cast[rows].data)
+            else:
+                x[here if place is None else place[here]] = cast
             done += len(block)
             bar.update(len(block))
-    if done < len(x):
-        raise UserError(f"the features end at row {done} of {len(x)}; write them again")
+    if done < N:
+        raise UserError(f"the features end at row {done} of {N}; write them again")
+    for run in range(runs):
+        first = run * length
+        path = scratch / f"rows-{run}"  # in the order of the source
+        x[first + chosen[first : first + length].argsort()] = np.memmap(path, x.dtype, "r").reshape(-1, F)
+        path.unlink()
 
 
 def _write_tables(parts: Parts, new: Path, chosen: Any, place: Any) -> dict[str, Any]:

@@ -86,6 +86,26 @@ def test_what_was_written_is_read(kind, order, chunk, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
 
 
+@pytest.mark.parametrize("files", [3, 256])
+def test_features_are_put_in_order_run_by_run(files, monkeypatch, tmp_path):
+    graph, written = random_graph(40, 2), []
+
+    class Map(np.ndarray):
+        def __setitem__(self, rows, values):
+            written.append(np.arange(40)[rows].tolist())
+            super().__setitem__(rows, values)
+
+    make = storing._new_map
+    views = {"x.npy": Map}
+    monkeypatch.setattr(storing, "_new_map", lambda path, *how: make(path, *how).view(views.get(path.name, np.ndarray)))
+    monkeypatch.setattr(storing, "CHUNK", 7)
+    monkeypatch.setattr(storing, "FILES", files)
+    stored = convert_to_folder(graph, tmp_path / "out", progress=False)
+    same(stored.graph(), renumbered(once(graph), torch.tensor(stored.node_names[:])))
+    assert len(written) == (3 if files == 3 else 5)  # of 14 rows, or of 16 chunks: 9 rows
+    assert [row for run in written for row in sorted(run)] == list(range(40))
+
+
 @pytest.mark.parametrize("kind", ["directed", "weighted", "odd", "citation", "no-edges"])
 def test_undirected_is_what_symmetrise_makes(kind, chunk, tmp_path):
     graph = KINDS[kind]()
