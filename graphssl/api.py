@@ -42,6 +42,7 @@ from graphssl.recipes.custom import custom
 from graphssl.report import Report
 from graphssl.train import check_slots, memory_advice, seeded
 
+SAME_BITS = {"workers", "checkpoint"}  # settings that change no result
 PRECISIONS = {None: "32-true", "32-true": "32-true", "bf16-mixed": "bf16-mixed"}
 
 
@@ -283,7 +284,7 @@ def _same(before: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
     if before["fingerprint"] != now["fingerprint"]:
         differ.append("data")
     if before["recipe"] == now["recipe"]:
-        both = sorted(before["settings"].keys() | now["settings"].keys())
+        both = sorted((before["settings"].keys() | now["settings"].keys()) - SAME_BITS)
         pairs = {k: (before["settings"].get(k, COMMON.get(k)), now["settings"].get(k)) for k in both}
         named = "own_encoder" if before.get("own_encoder") or now["own_encoder"] else ""
         differ += [

@@ -14,6 +14,8 @@ import torch
 from scipy.optimize import minimize
 from torch import Tensor, nn
 
+from graphssl import processes
+
 TINY = 1e-30  # squared length of a gradient below which a task has nothing to say
 
 
@@ -65,6 +67,9 @@ class FromGram(Balance):
         weights = np.zeros(len(found))
         if len(told):
             weights[told] = self.solve(found[np.ix_(told, told)])
+        shared = torch.from_numpy(weights)
+        processes.copy_first([shared])  # each process draws an order of its own
+        weights = shared.numpy()
         counted = [weight * loss for weight, loss in zip(weights.tolist(), losses, strict=True) if weight]
         total = torch.stack(counted or [0 * loss for loss in losses]).sum()  # 0 times what is not finite is not 0
         return total, torch.as_tensor(weights, dtype=total.dtype, device=total.device)

@@ -87,9 +87,9 @@ def embed_by_layer(
         raise UserError(f"these codes cannot be made layer by layer: {why}; embed the graph in memory")
     device = torch.device(device)
     if isinstance(source, Graph):
-        parts = Parts(transform(source), Transform(), device, chunk)
+        parts = Chunks(transform(source), Transform(), device, chunk)
     else:
-        parts = Parts(source, check_transform(source, transform), device, chunk)
+        parts = Chunks(source, check_transform(source, transform), device, chunk)
     N, backbone, dim = parts.N, encoder.backbone, encoder.dim
     array = None if out is None else np.lib.format.open_memmap(out, "w+", np.float32, (N, dim))
     result = _room_for(N, dim, None) if array is None else torch.from_numpy(array)
@@ -108,7 +108,7 @@ def embed_by_layer(
     return array
 
 
-def _all_layers(encoder: Encoder, parts: Parts, result: Codes, bar: tqdm, out: Path | None) -> None:
+def _all_layers(encoder: Encoder, parts: Chunks, result: Codes, bar: tqdm, out: Path | None) -> None:
     """Goes through the layers, each for all nodes, and leaves what the encoder reads in ``result``."""
     backbone, every = encoder.backbone, encoder.read == "all"
     embed, jump, norm = (getattr(backbone, key, None) for key in ("embed", "jump", "norm"))
@@ -172,7 +172,7 @@ def check_transform(stored: Stored, transform: Callable[[Graph], Graph]) -> Tran
     return transform
 
 
-class Parts:
+class Chunks:
     """Chunks of nodes of a graph with all edges that come in to them, changed as ``transform`` says."""
 
     def __init__(self, source: Stored | Graph, transform: Transform, device: torch.device, chunk: int | None):

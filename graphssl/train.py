@@ -98,9 +98,9 @@ def train(
     the optimizer of that step gives the same bits. It ends early after the step in which ``stop`` is true in any
     process.
 
-    Raises Diverged where the total loss is not finite; weights are then those of the step before. What is raised within
-    a step of one process is raised in all, LostProcess where one is gone, UserError where ``check_slots`` finds fault
-    or weights come to differ between processes.
+    Raises Diverged where the total loss is not finite; weights are then those of the step before. What a process
+    raises while it makes the gradients of a step is raised in all; LostProcess where one is gone, UserError where
+    ``check_slots`` finds fault or weights come to differ between processes.
     """
     check_slots(method, accumulate)
     # Not DistributedDataParallel: it leaves alone the gradients of single tasks, of which a Gram matrix is made; it has

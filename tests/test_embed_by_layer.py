@@ -123,9 +123,9 @@ def test_little_memory_makes_small_chunks_and_files(monkeypatch, tmp_path):
     graph = once(random_graph(200, 3))
     stored = stored_of(graph, tmp_path / "out")
     seen = []
-    cut = by_layer.Parts.cut
+    cut = by_layer.Chunks.cut
     monkeypatch.setattr(
-        by_layer.Parts, "cut", lambda *a, **k: (seen.append(part[1] - part[0]) or part for part in cut(*a, **k))
+        by_layer.Chunks, "cut", lambda *a, **k: (seen.append(part[1] - part[0]) or part for part in cut(*a, **k))
     )
     monkeypatch.setattr(by_layer, "free_bytes", lambda device: 40_000)
     for name in ("gcn", "mlp", "gen"):

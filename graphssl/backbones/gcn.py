@@ -13,7 +13,8 @@ def normalised(graph: Graph) -> tuple[Tensor, Tensor]:
     """Entries of D^-1/2 (A + I) D^-1/2: those of the edges [E] and those of added self-loops [N].
 
     A node that has self-loops already keeps one, the heaviest, and gets no other, as in PyG's ``gcn_norm``. The
-    diagonal of D^-1/2 is what the graph remembers as "gcn.scale": of a part of a larger graph, that of the larger.
+    diagonal of D^-1/2 is what the graph remembers as "gcn.scale": in a chunk of a graph that is embedded layer by layer
+    that of the whole.
     """
     source, target = graph.edge_index
     weight, loop = _entries(graph)

@@ -7,6 +7,7 @@ nor a resumed run change them.
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class Neighbors:
     """The chosen nodes and what is drawn of their neighbours, ``fanouts[k]`` of each node that is new at hop k.
 
     The chosen nodes count. With ``pairs`` the units are edges, their ends count, and the part holds all edges among its
-    nodes, so that a pair without an edge has none in the whole graph either. GraphSAGE, arXiv:1706.02216.
+    nodes, so that a pair without an edge has none in the whole graph either; the order of an epoch is then one number
+    an edge. GraphSAGE, arXiv:1706.02216.
     """
 
     fanouts: tuple[int, ...]
@@ -82,19 +84,22 @@ class Walks:
     beforehand, from ``seed``, tell how often a node and an edge are met. An edge weighs the inverse of how often it
     comes along with its target (alpha, eq. 4), which encoders that read edge weights heed. Where the paper weighs a
     node's loss by the inverse of how often the node is met (lambda, eq. 2), ours lets it count that often, as methods
-    compare rows and do not weigh them: all nodes count equally often but the rarest.
+    compare rows and do not weigh them: all nodes count equally often but the rarest. Both are kept, 4 bytes a node and
+    an edge.
     """
 
     def __init__(self, source: Stored | Graph, length: int, batch_size: int, seed: int = 0):
         self.length = length
         N, rng = source.num_nodes, torch.Generator().manual_seed(seed)
         met, along = torch.zeros(N, dtype=torch.int32), torch.zeros(source.num_edges, dtype=torch.int32)
-        while int(met.sum()) < COVERAGE * N:
+        total = 0
+        while total < COVERAGE * N:
             nodes, _, place = self._draw(source, torch.randint(N, (min(batch_size, N),), generator=rng), rng)
             met[nodes] += 1
             along[place] += 1
+            total += len(nodes)
         self.met, self.along = met, along
-        self.often = float(torch.quantile(met[met > 0][:100_000].float(), RARE))
+        self.often = float(np.quantile(met[met > 0].numpy(), RARE))
 
     def units(self, source: Stored | Graph) -> int:
         return source.num_nodes
@@ -116,12 +121,19 @@ class Clusters:
     """The nodes of the chosen clusters and all edges among them; all count. ClusterGCN, arXiv:1905.07953.
 
     Clusters are METIS's parts of the whole graph, ``TOGETHER`` of them about ``batch_size`` nodes; it is cut once, from
-    ``seed``, in memory.
+    ``seed``, with its edges, not its content, in memory.
     """
 
-    def __init__(self, graph: Graph, batch_size: int, seed: int = 0):
-        count = max(1, min(graph.num_nodes, math.ceil(TOGETHER * graph.num_nodes / batch_size)))
-        part = structure.partition(graph, count, seed) if count > 1 else torch.zeros(graph.num_nodes, dtype=torch.long)
+    def __init__(self, source: Stored | Graph, batch_size: int, seed: int = 0):
+        N = source.num_nodes
+        count = max(1, min(N, math.ceil(TOGETHER * N / batch_size)))
+        part = torch.zeros(N, dtype=torch.long)
+        if count > 1:
+            target = torch.arange(N).repeat_interleave(source.csr.ptr.diff(), output_size=source.num_edges)
+            edges = torch.stack([source.csr.col.long(), target])
+            part = structure.partition(
+                Graph(x=torch.empty(N, 0), edge_index=edges, batch=part, sizes=(N,)), count, seed
+            )
         members = part.argsort(stable=True).split(torch.bincount(part, minlength=count).tolist())
         self.members = [nodes for nodes in members if len(nodes)]
 
@@ -192,16 +204,22 @@ class Sampled:
         self.device, self.batch_size, self.seed, self.slots = torch.device(device), batch_size, seed, slots
         self.count = sampler.units(source)
         self.per_epoch = -(-self.count // (batch_size * slots))
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, int))
+        self._orders: dict[int, np.ndarray] = {}  # of this epoch and of the next, which a thread may have begun
+        self._lock = threading.Lock()
 
     def __call__(self, step: int, slot: int = 0) -> Graph:
         epoch, place = divmod(step, self.per_epoch)
-        known, order = self._order  # one pair, so that threads see both or neither
-        if known != epoch:
-            small = np.arange(self.count, dtype=np.int32 if self.count < 2**31 else np.int64)
-            order = np.random.default_rng([self.seed, epoch]).permutation(small)
-            self._order = epoch, order
-        return self.around(shard(order, place, self.batch_size, self.slots, slot), step, slot)
+        return self.around(shard(self._order(epoch), place, self.batch_size, self.slots, slot), step, slot)
+
+    def _order(self, epoch: int) -> np.ndarray:
+        """The units in the order of that ``epoch``."""
+        with self._lock:
+            if epoch not in self._orders:
+                order = np.arange(self.count, dtype=np.int32 if self.count < 2**31 else np.int64)
+                np.random.default_rng([self.seed, epoch]).shuffle(order)
+                self._orders = {near: old for near, old in self._orders.items() if abs(near - epoch) == 1}
+                self._orders[epoch] = order
+            return self._orders[epoch]
 
     def around(self, chosen: np.ndarray, step: int, slot: int = 0) -> Graph:
         """The part around the ``chosen`` units that (seed, step, slot) draws."""
@@ -213,7 +231,8 @@ class Sampled:
 
     def sample(self) -> Graph:
         """A Graph to look at codes on, the same at each call."""
-        return self.around(np.arange(min(self.batch_size, self.count)), 0)
+        few = min(self.batch_size, self.count)
+        return self.around(np.arange(few) * self.count // few, 0)  # from all over: on the disk near ones are alike
 
     def largest(self) -> tuple[int, int]:
         """Nodes and edges of a batch that was drawn to see how large they are."""
@@ -286,8 +305,12 @@ def sampler_for(
     if how == "walk":
         return Walks(source, loading.walk_length, batch_size, seed), batch_size
     if how == "cluster":
-        graph = source.graph() if isinstance(source, Stored) else source
-        return Clusters(graph, batch_size, seed), TOGETHER
+        return Clusters(source, batch_size, seed), TOGETHER
     if how == "local":
+        if pairs and contrasts:
+            raise UserError(
+                "loader='local' lets one node of each part count where a method contrasts nodes, and this one also "
+                "tells edges from pairs of nodes that count; choose loader='neighbor', 'walk' or 'cluster'"
+            )
         return Local(loading.ego, contrasts), batch_size
     raise unknown("loader", how, LOADERS)

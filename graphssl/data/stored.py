@@ -95,6 +95,10 @@ class Stored:
         for name in ("x.npy", "ptr.npy", "col.npy"):
             if name not in maps:
                 raise damaged(folder, f"it does not list {name}")
+        for name, said in meta.get("splits", {}).items():
+            missing = [part for part in PARTS if f"split-{said[0]}-{part}.npy" not in meta["files"]]
+            if missing or len(said) != 1 + len(PARTS):
+                raise damaged(folder, f"it does not list the parts of the split {name!r}")
         for name, array in maps.items():
             if name in rows and (array.ndim == 0 or len(array) != rows[name]):
                 raise damaged(folder, f"{name} is of shape {list(array.shape)} for {N} nodes and {E} edges")

@@ -48,7 +48,7 @@ Blocks = Callable[[], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
+class Contents:
     """What is to be written: columns of E edges, content in blocks of rows, and a data set's tables."""
 
     name: str
@@ -100,7 +100,7 @@ def convert_to_folder(
         parts = _read(source, x, scratch, folder.name, progress)
         _write(parts, new, scratch, dtype, undirected, order, name, progress)
         shutil.rmtree(scratch)
-        _put(new, folder)
+        _put(new, folder, overwrite)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return Stored.open(folder)
@@ -127,12 +127,18 @@ def _check_free(folder: Path, overwrite: bool) -> None:
         raise UserError(f"{folder} holds a graph; choose another folder, or overwrite=True (--overwrite)")
 
 
-def _put(new: Path, folder: Path) -> None:
-    """Gives ``new`` its name; what had it before goes last."""
+def _put(new: Path, folder: Path, overwrite: bool) -> None:
+    """Gives ``new`` its name; what had it before goes last. UserError where something else took it meanwhile."""
+    _check_free(folder, overwrite)
     old = new.with_suffix(".old")
     if folder.exists():
         os.rename(folder, old)
-    os.rename(new, folder)
+    try:
+        os.rename(new, folder)
+    except BaseException:
+        if old.exists() and not folder.exists():
+            os.rename(old, folder)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
@@ -158,7 +164,7 @@ def _runs(process: int) -> bool:
 # What it is made of
 
 
-def _read(source: Any, x: str | Path | None, scratch: Path, usual: str, progress: bool) -> Parts:
+def _read(source: Any, x: str | Path | None, scratch: Path, usual: str, progress: bool) -> Contents:
     path = Path(source).expanduser() if isinstance(source, str | os.PathLike) else None
     if path is not None and (path.suffix == ".parquet" or (is_csv(path) and path.is_file())):
         return _of_edges(path, x, scratch, progress)
@@ -182,11 +188,11 @@ def _read(source: Any, x: str | Path | None, scratch: Path, usual: str, progress
     common |= {key: value.detach().numpy() for key, value in along.items() if value is not None}
     if isinstance(found, Stored):
         columns = _staged(_edges_of(found), scratch, found.num_nodes, progress)
-        return Parts(
+        return Contents(
             **common, shape=shape, content=lambda: _slices(found.x, shape), source=columns[0], target=columns[1]
         )
     sources, targets = found.edge_index.numpy()
-    return Parts(**common, shape=shape, content=lambda: _slices(found.x, shape), source=sources, target=targets)
+    return Contents(**common, shape=shape, content=lambda: _slices(found.x, shape), source=sources, target=targets)
 
 
 def _edges_of(stored: Stored) -> Iterator[Edges]:
@@ -206,7 +212,7 @@ def _slices(x: Content | np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndar
             yield dense(x[torch.arange(a, min(a + step, shape[0]))]).numpy()
 
 
-def _of_edges(path: Path, x: str | Path | None, scratch: Path, progress: bool) -> Parts:
+def _of_edges(path: Path, x: str | Path | None, scratch: Path, progress: bool) -> Contents:
     if not path.is_file():
         raise UserError(f"there is no file {path}; give a file of edges ({', '.join(ENDINGS)})")
     if x is None:
@@ -217,7 +223,7 @@ def _of_edges(path: Path, x: str | Path | None, scratch: Path, progress: bool) -
     blocks = _parquet_edges(path) if path.suffix == ".parquet" else _csv_edges(path)
     source, target, weight = _staged(blocks, scratch, shape[0], progress, path)
     name = path.stem if path.suffix == ".parquet" else stem_of(path)
-    return Parts(name=name, shape=shape, content=content, source=source, target=target, weight=weight)
+    return Contents(name=name, shape=shape, content=content, source=source, target=target, weight=weight)
 
 
 def _content(path: Path) -> tuple[tuple[int, int], Blocks]:
@@ -388,7 +394,14 @@ def _staged(
 
 
 def _write(
-    parts: Parts, new: Path, scratch: Path, dtype: str, undirected: bool, order: str, name: str | None, progress: bool
+    parts: Contents,
+    new: Path,
+    scratch: Path,
+    dtype: str,
+    undirected: bool,
+    order: str,
+    name: str | None,
+    progress: bool,
 ) -> None:
     N, F = parts.shape
     start, col, number = _placed(parts, scratch, undirected, progress)
@@ -422,7 +435,7 @@ def _write(
         os.fsync(file.fileno())
 
 
-def _placed(parts: Parts, scratch: Path, undirected: bool, progress: bool) -> tuple[np.ndarray, np.ndarray, Any]:
+def _placed(parts: Contents, scratch: Path, undirected: bool, progress: bool) -> tuple[np.ndarray, np.ndarray, Any]:
     """Where each node's incoming edges start [N + 1], their sources and, where edges carry something, their numbers.
 
     A counting sort: degrees first, then each edge to its place; those of a node stand in the order in which they came,
@@ -516,7 +529,7 @@ def _sorted(ptr: np.ndarray, col: np.ndarray, number: Any, progress: bool) -> tu
 
 
 def _write_edges(
-    parts: Parts, new: Path, given: tuple[np.ndarray, np.ndarray, Any], chosen: Any, place: Any, progress: bool
+    parts: Contents, new: Path, given: tuple[np.ndarray, np.ndarray, Any], chosen: Any, place: Any, progress: bool
 ) -> None:
     """Writes the edges node by node in the new order, by the new numbers."""
     (start, col, number), N = given, parts.shape[0]
@@ -544,7 +557,7 @@ def _write_edges(
     np.save(new / "ptr.npy", start if chosen is None else np.concatenate([[0], degree[chosen].cumsum()]))
 
 
-def _copy_content(parts: Parts, x: np.ndarray, chosen: Any, place: Any, scratch: Path, progress: bool) -> None:
+def _copy_content(parts: Contents, x: np.ndarray, chosen: Any, place: Any, scratch: Path, progress: bool) -> None:
     """Writes the features, in another order by way of files of the rows of each run of ``x``.
 
     Rows that go all over a large ``x`` at once would have each of its pages written, and read again, many times.
@@ -585,7 +598,7 @@ def _copy_content(parts: Parts, x: np.ndarray, chosen: Any, place: Any, scratch:
         path.unlink()
 
 
-def _write_tables(parts: Parts, new: Path, chosen: Any, place: Any) -> dict[str, Any]:
+def _write_tables(parts: Contents, new: Path, chosen: Any, place: Any) -> dict[str, Any]:
     """Writes labels, names and splits; what meta.json says of the splits."""
     data = parts.data
     found: dict[str, list[Any]] = {}

@@ -39,7 +39,8 @@ class GAE(Method):
 class VGAE(Method):
     """GAE on draws from a normal around each code; ``spread`` is a backbone that says how wide, on log scale.
 
-    Codes are the means. The divergence from the standard normal is divided by the number of nodes, as in the reference.
+    Codes are the means. The divergence from the standard normal is divided by the number of nodes, as in the reference;
+    in a part of a graph by those of the part, so that it weighs more there.
     """
 
     tells_edges = True

@@ -57,7 +57,7 @@ class GraphMAE2(Method):
         wanted = graph.counted(hidden)
         said, content = self._decode(graph, codes, hidden, wanted, generator), graph.x[wanted]
         losses = [self.loss(view, content) for view in said]
-        # of all nodes, as main_full_batch.py passes them, or of the seeds, as main_large.py does
+        # of all nodes, as main_full_batch.py passes them; in a part of a graph of those that count
         theirs = self.teacher_project(graph.of_seeds(self.teacher(graph)))
         latent = scaled_cosine(self.predict(self.project(graph.of_seeds(codes))), theirs, 1.0)
         return {"content": torch.stack(losses).sum(), "latent": self.weight * latent}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatch
 from numbers import Integral, Real
@@ -152,11 +152,12 @@ def common(
     """Settings of every recipe: what they make of the Plan that it gives.
 
     ``loader`` says what a step sees of one graph: "full", all of it; "neighbor", ``batch_size`` nodes (1024 where
-    nothing is said), or edges for a method that predicts these, with ``fanouts`` neighbours a hop drawn for each;
-    "walk", the nodes on random walks of ``walk_length`` steps from so many nodes, as GraphSAINT; "cluster", METIS's
-    parts, together about so many nodes; "local", the ``ego`` nodes nearest to each of so many; "auto", the whole graph
-    where a step of it fits in memory, else "neighbor". ``workers`` threads make batches ahead, with the same result.
-    ``accumulate`` batches make a step. ``checkpoint`` keeps only the inputs of the encoder's layers for the backward.
+    nothing is said), or edges for a method that predicts these, with ``fanouts`` neighbours a hop drawn for each, such
+    as "10,5" or (10, 5), -1 for all; "walk", the nodes on random walks of ``walk_length`` steps from so many nodes, as
+    GraphSAINT; "cluster", METIS's parts, together about so many nodes; "local", the ``ego`` nodes nearest to each of so
+    many; "auto", the whole graph where a step of it fits in memory, else "neighbor". ``workers`` threads make batches
+    ahead, with the same result. ``accumulate`` batches make a step. ``checkpoint`` keeps only the inputs of the
+    encoder's layers for the backward.
     """
     if loader not in LOADERS:
         raise unknown("loader", loader, LOADERS)
@@ -203,6 +204,10 @@ class Recipe:
         for key in given:
             if key not in defaults:
                 raise unknown(f"setting of {self.name}", key, defaults)
+        if spec.task != "graph" and "batch_size" in defaults:
+            defaults["batch_size"] = None  # a signature's is of sets of graphs
+        if isinstance(given.get("fanouts"), Sequence) and not isinstance(given["fanouts"], str):
+            given = {**given, "fanouts": ",".join(map(str, given["fanouts"]))}
         checked = {key: check(key, value, hints[key]) for key, value in given.items()}
         of_name = self.by_name.get(spec.name) if spec.known else None
         of_kind = self.of_molecules if spec.molecules else None
@@ -217,9 +222,6 @@ class Recipe:
             raise
         except ValueError as error:
             raise UserError(f"{self.name}: {error}") from error
-        unasked = settings.get("batch_size") == self.defaults.get("batch_size")
-        if spec.task != "graph" and unasked and plan.loading.loader in ("auto", "full"):
-            plan = replace(plan, batch_size=None)  # a signature's is of sets
         if spec.tokens is not None and plan.tokenizer is None:
             plan = replace(plan, tokenizer=from_json(spec.tokens))
         dim = spec.dim if plan.tokenizer is None else plan.tokenizer.width(spec.shape)

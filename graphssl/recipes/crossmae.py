@@ -21,7 +21,7 @@ def crossmae(
     position: str | None = None, pool: str = "mean", hops: int = 1, dilation: int = 1, global_nodes: int = 0,
     decoder_width: int = 64, decoder_layers: int = 2, masker: str = "uniform", mask: float = 0.75,
     mask_end: float | None = None, decoded: float = 1 / 3, normalize: bool = False, lr: float = 1e-3,
-    weight_decay: float = 0.05, warmup: float = 0.1, epochs: int = 200, batch_size: int = 128,
+    weight_decay: float = 0.05, warmup: float = 0.1, epochs: int = 200, batch_size: int | None = 128,
     clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Masked autoencoding with a decoder in which hidden nodes read the visible ones only, and a part is decoded.

@@ -21,7 +21,7 @@ def mae(
     layers: int = 3, heads: int = 4, dropout: float = 0.0, position: str | None = None, pool: str = "mean",
     hops: int = 1, dilation: int = 1, global_nodes: int = 0, decoder_width: int = 64, decoder_layers: int = 1,
     masker: str = "uniform", mask: float = 0.75, mask_end: float | None = None, normalize: bool = False,
-    lr: float = 1e-3, weight_decay: float = 0.05, warmup: float = 0.05, epochs: int = 200, batch_size: int = 128,
+    lr: float = 1e-3, weight_decay: float = 0.05, warmup: float = 0.05, epochs: int = 200, batch_size: int | None = 128,
     clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Masked autoencoding of patches: the encoder sees the visible ones only, a small decoder rebuilds the others.

@@ -23,7 +23,7 @@ def maskfeat(
     neighbours: int | None = None, augment: str = "none", target: str | None = None,
     encoder: str | nn.Module | None = None, width: int = 96, layers: int = 3, heads: int = 4, dropout: float = 0.0,
     position: str | None = None, pool: str = "mean", masker: str = "uniform", mask: float = 0.4, lr: float = 1e-3,
-    weight_decay: float = 0.05, warmup: float = 0.1, epochs: int = 200, batch_size: int = 128,
+    weight_decay: float = 0.05, warmup: float = 0.1, epochs: int = 200, batch_size: int | None = 128,
     clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Prediction of local descriptors of hidden nodes: of HOG for images and videos, of their surroundings else.

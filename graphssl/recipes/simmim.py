@@ -19,7 +19,7 @@ def simmim(
     norm: str = "none", activation: str = "prelu", position: str | None = None, pool: str = "mean", hops: int = 1,
     dilation: int = 1, global_nodes: int = 0, masker: str = "uniform", mask: float = 0.6,
     mask_end: float | None = None, lr: float = 1e-3, weight_decay: float = 0.05, warmup: float = 0.1,
-    epochs: int = 200, batch_size: int = 128, clip: float | None = 5.0,
+    epochs: int = 200, batch_size: int | None = 128, clip: float | None = 5.0,
 ) -> Plan:  # fmt: skip
     """Masked image modeling with mask tokens at the input, a linear head and the absolute error.
 

@@ -22,7 +22,7 @@ def skeletonmae(
     encoder: str | nn.Module = "gin", width: int = 128, layers: int = 3, heads: int = 4, dropout: float = 0.0,
     norm: str = "batch", activation: str = "relu", pool: str = "mean", decoder: str = "gin", inner: int = 64,
     masker: str = "uniform", mask: float = 0.5, cut: float = 0.2, loss: str = "sce", alpha: float = 2.0,
-    beta: float = 1.0, lr: float = 1e-3, weight_decay: float = 0.0, epochs: int = 50, batch_size: int = 32,
+    beta: float = 1.0, lr: float = 1e-3, weight_decay: float = 0.0, epochs: int = 50, batch_size: int | None = 32,
     clip: float | None = None,
 ) -> Plan:  # fmt: skip
     """Reconstruction of hidden joints and of hidden edges between joints.

@@ -14,6 +14,7 @@ from graphssl.backbones import backbone
 from graphssl.data import samplers
 from graphssl.data.loader import shard
 from graphssl.data.samplers import LOADERS, Ahead, Clusters, Loading, Local, Neighbors, Sampled, Walks, cut, sampler_for
+from graphssl.data.stored import Stored
 from graphssl.data.transforms import Transform
 from graphssl.encoder import Encoder
 from graphssl.errors import UserError
@@ -216,7 +217,7 @@ SMALL = {"epochs": 2, "progress": False, "batch_size": 32, "width": 16}
 def test_runs_are_the_same_with_workers_and_after_a_stop(tmp_path, method, how):
     data = graphssl.to_dataset(random_graph(120, 6))
     more = {"encoder": "gcn", "norm": "none"} if method != "bandana" else {"select": False}
-    settings = {**SMALL, **more, "loader": how, "ego": 16}
+    settings = {**SMALL, **more, "loader": how} | ({"ego": 16} if how == "local" else {})
     whole = graphssl.pretrain(data, method, **settings)
     again = graphssl.pretrain(data, method, **settings, workers=2)
     for one, two in zip(whole.method.parameters(), again.method.parameters(), strict=True):
@@ -227,12 +228,8 @@ def test_runs_are_the_same_with_workers_and_after_a_stop(tmp_path, method, how):
 
 @pytest.mark.parametrize("how", SAMPLED)
 def test_sampling_learns_what_the_whole_graph_teaches(how):
-    settings = {
-        "width": 64,
-        "epochs": 2 if how == "local" else 8,
-        "batch_size": 50 if how == "local" else 200,
-        "ego": 64,
-    }
+    some = {"epochs": 2, "batch_size": 50, "ego": 64} if how == "local" else {"epochs": 8, "batch_size": 200}
+    settings = {"width": 64, **some}
     run = graphssl.pretrain("citations-mini", "grace", loader=how, progress=False, **settings)
     rows = {row.name: row.score for row in run.evaluate(protocol="node-linear").rows}
     assert rows["grace"] > rows["untrained encoder"] + 10
@@ -344,7 +341,69 @@ def test_wrong_uses_are_told_in_a_sentence():
     refused("a row for each node", method="line", loader="neighbor")
     refused("set of graphs, which comes in batches", [random_graph(9, i) for i in range(4)], loader="neighbor")
     refused("walk_length is 0; choose a value 1 or more", loader="walk", walk_length=0)
-    refused("unknown.*nearest|fanout", fanout="3")
+    refused("did you mean 'fanouts'", fanout="3")
+    refused("walk_length is a setting of loader='walk', and the loader is 'neighbor'", loader="neighbor", walk_length=2)
+    refused("workers draw parts of a graph ahead", workers=2)
+    refused("contrasts nodes, and this one also tells edges", method="paretognn", loader="local")
+    refused("ranks the hidden nodes of a graph", method="hpm", batch_size=8)
+
+
+def test_a_batch_size_that_is_asked_for_is_heeded():
+    """Also where it is the one that the signature has for sets of graphs."""
+    data = graphssl.to_dataset(random_graph(200, 1))
+    steps = [
+        graphssl.pretrain(data, "simmim", width=8, layers=1, epochs=1, progress=False, **size).lines[-1]["step"]
+        for size in ({}, {"batch_size": 128}, {"batch_size": 100})
+    ]
+    assert steps == [1, 2, 2]
+
+
+def test_fanouts_may_be_numbers():
+    runs = [
+        graphssl.pretrain("citations-mini", epochs=0, loader="neighbor", fanouts=given, progress=False)
+        for given in ((4, 2), "4,2")
+    ]
+    assert {run.config["settings"]["fanouts"] for run in runs} == {"4,2"}
+
+
+def test_a_graph_that_is_too_large_is_not_encoded_whole_to_choose_an_epoch(monkeypatch):
+    data = graphssl.to_dataset(random_graph(300, 9))
+    monkeypatch.setattr(loading, "free_bytes", lambda device: 1000)
+    spec, recipe = Spec.of(data), get_recipe("bandana")
+    with seeded(0):
+        plan = recipe.plan(spec, recipe.settings(spec, {"select": True}))
+    assert plan.select is not None
+    with pytest.warns(UserWarning, match="neighbour sampling|no edges are held out") as told:
+        batches, best = loading.batches_for(data, plan, torch.device("cpu"))
+    assert best is None
+    assert len(told) == 2
+    assert batches.source.num_edges > 0.95 * data.graph.num_edges  # none is held out
+
+
+def test_an_untrained_run_reads_no_stored_graph(tmp_path, monkeypatch):
+    graphssl.convert_to_folder(random_graph(50, 3), tmp_path / "graph", progress=False)
+    monkeypatch.setattr(Stored, "graph", lambda self: pytest.fail("it was read into memory"))
+    for settings in ({"epochs": 0}, {"epochs": 1, "loader": "cluster", "batch_size": 16}):
+        run = graphssl.pretrain(str(tmp_path / "graph"), "graphmae", width=8, progress=False, **settings)
+        assert run.embed().shape == (50, 8)
+
+
+def test_a_run_goes_on_with_other_workers(tmp_path):
+    settings = {"width": 8, "epochs": 2, "loader": "neighbor", "batch_size": 300, "progress": False}
+    run = graphssl.pretrain("citations-mini", out=tmp_path / "run", **settings)
+    again = graphssl.pretrain("citations-mini", out=tmp_path / "run", resume=True, workers=2, **settings)
+    assert torch.equal(run.embed(), again.embed())
+
+
+def test_orders_are_made_once_an_epoch(monkeypatch):
+    made = []
+    plain = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: made.append(seed) or plain(seed))
+    ahead = Ahead(sampled(random_graph(60, 0), "neighbor", 16), 4)
+    for step in range(12):
+        ahead(step)
+    ahead.close()
+    assert len(made) == len({tuple(seed) for seed in made}) <= 5
 
 
 def test_clusters_need_no_more_parts_than_nodes():

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -503,7 +504,8 @@ def test_named_sets_and_ogbs_files(tmp_path):
     same(stored.graph(), renumbered(once(named.graph), stored.order.long()))
     other = to_dataset(convert_to_folder(named, tmp_path / "b", name="mine", progress=False).folder)
     assert (other.name, other.known) == ("mine", False)
-    pytest.importorskip("ogb")
+    if find_spec("ogb") is None:  # importing it would ask the network for a newer version
+        pytest.skip("ogb is not installed")
     from tests.data.test_ogb_files import node_files
 
     x, y, _, order = node_files(tmp_path / "ogbn_arxiv")
