@@ -76,6 +76,9 @@ def _sampled(
         )  # fmt: skip
     if data.stored is not None:
         source: Any = data.stored
+        free = free_bytes(torch.device("cpu"))
+        if free is not None and source.x.nbytes > free:
+            source = source.unordered()
         if whole.standardize or (whole.undirected and not source.undirected):
             what = "standardize" if whole.standardize else "undirected"
             raise UserError(

@@ -9,13 +9,18 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, TextIO
 
 import torch
 from torch.optim import Optimizer
 from tqdm import tqdm
+
+try:
+    import resource
+except ImportError:  # on Windows
+    resource = None  # type: ignore[assignment]
 
 from graphssl import processes, store
 from graphssl.data.loader import Batches, Full
@@ -27,6 +32,7 @@ from graphssl.recipes import Plan
 from graphssl.select import Best
 from graphssl.train import check_equal, memory_advice, train
 
+CGROUP = Path("/sys/fs/cgroup")
 LOOKED = {"effective_rank", "spread", "validation_auc"}  # what only some lines of the log have
 
 
@@ -220,9 +226,22 @@ def free_bytes(device: torch.device) -> int | None:
     """What the device, or the system, says is free for this process; None where it does not say."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    system = _status("/proc/meminfo", "MemAvailable")
+    known = [] if system is None else [system // processes.here()]
+    if resource is not None and (limit := resource.getrlimit(resource.RLIMIT_DATA)[0]) != resource.RLIM_INFINITY:
+        known += [max(0, limit - (_status("/proc/self/status", "VmData") or 0))]
+    with suppress(OSError, ValueError):  # a container's; "max", which is no number, where there is none
+        limit = int((CGROUP / "memory.max").read_text())
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        used = int((CGROUP / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
+        known += [max(0, limit - used) // processes.here()]
+    return min(known, default=None)
+
+
+def _status(path: str, key: str) -> int | None:
+    """The bytes that a file of /proc says of ``key``; None where it does not."""
     try:
-        with open("/proc/meminfo") as file:
-            free = next(int(line.split()[1]) * 1024 for line in file if line.startswith("MemAvailable"))
-            return free // processes.here()
+        with open(path) as file:
+            return next(int(line.split()[1]) * 1024 for line in file if line.startswith(f"{key}:"))
     except (OSError, StopIteration):
         return None

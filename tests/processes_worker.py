@@ -345,6 +345,14 @@ def check_every_refusal_is_one_sentence_in_every_process_before_anything_is_writ
     def call(data, method="graphmae", **settings):
         return lambda: graphssl.pretrain(data, method, out=out / "refused", **{"progress": False, **settings})
 
+    def folders():
+        for name in ("stored-cut", "stored-gone", "stored"):
+            graphssl.convert_to_folder(one, out / name, progress=False)
+        (out / "stored-cut" / "col.npy").write_bytes((out / "stored-cut" / "col.npy").read_bytes()[:-8])
+        (out / "stored-gone" / "x.npy").unlink()
+
+    with processes.group(CPU):
+        processes.agree(folders)
     rank = "rank 1 of 2: "
     pareto = {"progress": False, "balance": "pcgrad", "accumulate": 2}
     for words, given in (
@@ -360,6 +368,8 @@ def check_every_refusal_is_one_sentence_in_every_process_before_anything_is_writ
         (("lr", "above 0"), call(graphs(), lr=-1.0)),
         (("GPU",), call(graphs(), device="cuda:0")),
         ((rank, "missing.npz"), call("missing.npz" if RANK else graphs())),
+        (("col.npy", "cut short"), call(str(out / "stored-cut"), **gat)),
+        ((rank, "x.npy is missing"), call(str(out / ("stored-gone" if RANK else "stored")), **gat)),
         (("differ in seed",), call(graphs(), seed=RANK, **gat)),
         (("differ in settings",), call(graphs(), lr=0.1 + RANK, **gat)),
         (("differ in data",), call(graphs(seed=RANK), **gat)),

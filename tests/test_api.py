@@ -670,9 +670,9 @@ def test_numpy_numbers_are_numbers(tmp_path):
 
 
 def test_memory_that_cannot_suffice_is_said_beforehand(monkeypatch):
-    monkeypatch.setattr(graphssl.runner, "free_bytes", lambda device: 10_000)
+    monkeypatch.setattr(graphssl.api.runner, "free_bytes", lambda device: 10_000)
     with pytest.raises(graphssl.OutOfMemory, match="choose a smaller width"):
-        graphssl.pretrain(cited(), **SMALL)
+        graphssl.pretrain(cited(), **SMALL, loader="full")
 
 
 def test_memory_that_runs_out_ends_in_advice(monkeypatch):
@@ -689,3 +689,21 @@ def test_lists():
     assert "gat" in graphssl.list_encoders()
     assert "node-linear" in graphssl.list_protocols()
     assert "citations-mini" in graphssl.list_datasets()
+
+
+def test_free_memory_heeds_limits_of_the_process_and_of_a_container(tmp_path, monkeypatch):
+    from graphssl import runner
+
+    device = torch.device("cpu")
+    monkeypatch.setattr(runner, "CGROUP", tmp_path)
+    free = runner.free_bytes(device)
+    if free is None:
+        pytest.skip("this system does not say what is free")
+    (tmp_path / "memory.max").write_text("max\n")
+    assert abs(runner.free_bytes(device) - free) < free / 2
+    (tmp_path / "memory.max").write_text("5000\n")
+    (tmp_path / "memory.current").write_text("4000\n")
+    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 1500\n")
+    assert runner.free_bytes(device) == 2500
+    (tmp_path / "memory.current").write_text("9000\n")
+    assert runner.free_bytes(device) == 0

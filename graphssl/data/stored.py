@@ -15,9 +15,10 @@ split-NAME-PART.npy    row numbers of a split's part "train", "val" or "test", i
 from __future__ import annotations
 
 import json
+import mmap
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -158,6 +159,21 @@ class Stored:
         """The names of the nodes, else which row of the source each was; None where row i is node i."""
         known = next((name for name in ("node_id.npy", "order.npy") if name in self.meta["files"]), None)
         return None if known is None else Names(self._map(known))
+
+    def unordered(self) -> Stored:
+        """The same with maps of their own of what a node or an edge carries, for reads here and there.
+
+        The system then fetches the pages that are asked for and none ahead: on a cold disk many times as many rows a
+        second (benchmarks/results/scale.md, ``reads``), and fewer where the whole of them is to be read once.
+        """
+        maps: dict[str, Any] = {}
+        for key in ("x", "edge_weight", "edge_attr", "pos"):
+            if getattr(self, key) is not None:
+                array = self._map(f"{key}.npy")
+                if isinstance(array, np.memmap) and hasattr(mmap, "MADV_RANDOM"):
+                    array._mmap.madvise(mmap.MADV_RANDOM)  # type: ignore[attr-defined]
+                maps[key] = tensor(array)
+        return replace(self, **maps)
 
     def graph(self) -> Graph:
         """The whole graph in memory, its content as float32."""

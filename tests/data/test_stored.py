@@ -525,3 +525,26 @@ def test_a_folder_is_pretrained_on_and_judged(tmp_path):
     again = graphssl.load(tmp_path / "run")
     assert torch.equal(again.embed(), run.embed())
     assert again.evaluate(protocol="node-knn").rows[0].score > 20
+
+
+def test_maps_that_are_not_read_ahead_hold_the_same(tmp_path):
+    graph = random_graph(80, 4, attributes=True, weights=True)
+    stored = convert_to_folder(graph, tmp_path / "graph", progress=False)
+    other = stored.unordered()
+    for key in ("x", "edge_weight", "edge_attr", "pos"):
+        assert torch.equal(getattr(other, key), getattr(stored, key))
+        assert getattr(other, key).data_ptr() != getattr(stored, key).data_ptr()
+    assert other.csr is stored.csr
+
+
+def test_features_beyond_the_free_memory_are_not_read_ahead(tmp_path, monkeypatch):
+    convert_to_folder(random_graph(80, 4), tmp_path / "graph", progress=False)
+    asked, plain = [], Stored.unordered
+    monkeypatch.setattr(Stored, "unordered", lambda self: asked.append(1) or plain(self))
+    settings = {"width": 8, "epochs": 1, "progress": False, "batch_size": 40, "loader": "neighbor"}
+    one = graphssl.pretrain(str(tmp_path / "graph"), **settings)
+    assert not asked
+    monkeypatch.setattr(graphssl.loading, "free_bytes", lambda device: 80 * 12 * 4 - 1)
+    two = graphssl.pretrain(str(tmp_path / "graph"), **settings)
+    assert asked
+    assert torch.equal(one.embed(), two.embed())
