@@ -70,10 +70,10 @@ def test_hidden_content_is_not_seen():
     hidden = hide(graph)
     method = of(Fixed(hidden))
     other = graph.replace(x=torch.where(hidden[:, None], torch.randn_like(graph.x), graph.x))
-    assert torch.equal(method._decode(graph, hidden), method._decode(other, hidden))
+    assert torch.equal(method._decode(graph, hidden, hidden), method._decode(other, hidden, hidden))
     assert torch.equal(method.encoder(graph.keep_nodes(~hidden)), method.encoder(other.keep_nodes(~hidden)))
     seen = graph.replace(x=torch.where(hidden[:, None], graph.x, torch.randn_like(graph.x)))
-    assert not torch.equal(method._decode(graph, hidden), method._decode(seen, hidden))
+    assert not torch.equal(method._decode(graph, hidden, hidden), method._decode(seen, hidden, hidden))
 
 
 @pytest.mark.parametrize("normalize", [False, True])
@@ -81,7 +81,7 @@ def test_the_loss_is_that_of_the_hidden_nodes_one_by_one(normalize):
     graph = images()
     hidden = hide(graph)
     method = of(Fixed(hidden), normalize)
-    said = method._decode(graph, hidden).tolist()
+    said = method._decode(graph, hidden, hidden).tolist()
     terms = []
     for row, true in zip(said, graph.x[hidden].tolist(), strict=True):
         if normalize:
@@ -108,7 +108,7 @@ def test_the_loss_is_the_one_that_is_given():
         return (pred - true).abs().max()
 
     method = of(Fixed(hidden), loss=furthest)
-    expected = (method._decode(graph, hidden) - graph.x[hidden]).abs().max()
+    expected = (method._decode(graph, hidden, hidden) - graph.x[hidden]).abs().max()
     assert torch.equal(method(graph)["content"], expected)
 
 
@@ -120,7 +120,7 @@ def test_reconstruction_leaves_what_was_seen(masker, normalize):
     hidden, content = method.reconstruct(graph, generator())
     assert torch.equal(content[~hidden], graph.x[~hidden])
     said, true = content[hidden], graph.x[hidden]
-    raw = method._decode(graph, hidden)
+    raw = method._decode(graph, hidden, hidden)
     if normalize:  # said in units of the true content's mean and deviation
         said = (said - true.mean(-1, keepdim=True)) / (true.var(-1, keepdim=True) + 1e-6).sqrt()
     torch.testing.assert_close(said, raw, rtol=1e-3, atol=1e-4)

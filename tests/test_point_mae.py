@@ -152,11 +152,11 @@ def test_the_encoder_never_sees_hidden_points():
     batch = dataset.tokenize(made.tokenizer).batch(range(12))
     hidden = made.method.masker(batch, generator(3))
     assert hidden.view(12, 10).sum(1).tolist() == [6] * 12
-    seen = made.method._decode(batch, hidden)
+    seen = made.method._decode(batch, hidden, hidden)
     other = batch.replace(x=torch.where(hidden[:, None], torch.randn_like(batch.x), batch.x))
-    assert torch.equal(seen, made.method._decode(other, hidden))
+    assert torch.equal(seen, made.method._decode(other, hidden, hidden))
     shown = batch.replace(x=torch.where(hidden[:, None], batch.x, torch.randn_like(batch.x)))
-    assert not torch.allclose(seen, made.method._decode(shown, hidden))
+    assert not torch.allclose(seen, made.method._decode(shown, hidden, hidden))
 
 
 def test_the_loss_is_the_same_for_points_in_another_order():

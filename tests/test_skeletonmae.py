@@ -89,7 +89,7 @@ def test_the_decoder_sees_no_codes_of_hidden_joints():
     graph, made = KINDS["citation"](), method().eval()
     hidden, codes = Uniform(0.5)(graph, generator(1)), torch.randn(60, 16, generator=generator(2))
     other = torch.where(hidden[:, None], torch.randn_like(codes), codes)
-    assert torch.equal(made._decode(graph, codes, hidden), made._decode(graph, other, hidden))
+    assert torch.equal(made._decode(graph, codes, hidden, hidden), made._decode(graph, other, hidden, hidden))
 
 
 def test_reconstructions():
