@@ -13,7 +13,7 @@ from graphssl.data.loader import Batches, Full
 from graphssl.data.samplers import SEEDS, Ahead, Loading, Sampled, sampler_for
 from graphssl.errors import UserError
 from graphssl.recipes import Plan
-from graphssl.runner import free_bytes
+from graphssl.runner import free_bytes, step_need
 from graphssl.select import Best, hold_out
 
 BATCH = 32  # graphs of a set a step, where nobody says
@@ -142,5 +142,4 @@ def step_bytes(data: Dataset, plan: Plan) -> int:
     """About how many bytes a step of the whole graph takes, its content included where that is not in memory yet."""
     source = data.source
     content = 0 if data.stored is None else 4 * source.x.size(0) * source.x.size(1) + 16 * source.num_edges
-    weights = 16 * sum(p.numel() for p in plan.method.parameters())
-    return weights + content + plan.method.step_bytes(source.num_nodes, source.num_edges)
+    return content + step_need(plan.method, source.num_nodes, source.num_edges)

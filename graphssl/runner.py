@@ -214,12 +214,17 @@ def stop_signals() -> Iterator[Callable[[], bool]]:
 def check_memory(method: Method, largest: tuple[int, int], device: torch.device, name: str) -> None:
     """Raises OutOfMemory for a step that cannot fit, where the system tells how much is free."""
     free = free_bytes(device)
-    need = 16 * sum(p.numel() for p in method.parameters()) + method.step_bytes(*largest)  # gradient, two moments
+    need = step_need(method, *largest)
     if free is not None and need > free:
         raise OutOfMemory(
             f"one step of {name} on {largest[0]} nodes needs about {need / 1e9:.1f} GB and {free / 1e9:.1f} GB are "
             "free; choose a smaller width or batch_size"
         )
+
+
+def step_need(method: Method, nodes: int, edges: int) -> int:
+    """About how many bytes a step on so many nodes and edges takes: weights, gradient, two moments and activations."""
+    return 16 * sum(p.numel() for p in method.parameters()) + method.step_bytes(nodes, edges)
 
 
 def free_bytes(device: torch.device) -> int | None:

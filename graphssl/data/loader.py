@@ -23,6 +23,13 @@ def shard(order: np.ndarray, place: int, size: int, slots: int, slot: int) -> np
     return np.array_split(chosen, slots)[slot]
 
 
+def generator_of(seed: int, step: int, slot: int, use: int) -> torch.Generator:
+    """The generator that a batch is made with; ``use``, 1 or more, tells its draws from other ones of the same step."""
+    # one word more than in ``train.generator_for``, and not 0, as zeros at the end make no difference
+    drawn = np.random.SeedSequence([seed, step, slot, use]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(drawn >> np.uint64(1)))
+
+
 class Full:
     """The one graph of a node or link set, whole, in every step."""
 
@@ -70,9 +77,7 @@ class Batches:
         chosen = shard(self._order, place, self.batch_size, self.slots, slot).repeat(self.views)
         if self.alter is None:
             return self.of(chosen.tolist())
-        # one word more than in ``train.generator_for``, and not 0, as zeros at the end make no difference
-        drawn = np.random.SeedSequence([self.seed, step, slot, 1]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(drawn >> np.uint64(1)))
+        generator = generator_of(self.seed, step, slot, use=1)
         return self.transform(self.dataset.batch(chosen.tolist(), self.alter, generator)).to(self.device)
 
     def of(self, indices: Sequence[int]) -> Graph:

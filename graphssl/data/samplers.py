@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 
 from graphssl import ops, structure
-from graphssl.data.loader import shard
+from graphssl.data.loader import generator_of, shard
 from graphssl.data.stored import Stored
 from graphssl.errors import UserError, unknown
 from graphssl.graph import Graph
@@ -206,6 +206,7 @@ class Sampled:
         self.per_epoch = -(-self.count // (batch_size * slots))
         self._orders: dict[int, np.ndarray] = {}  # of this epoch and of the next, which a thread may have begun
         self._lock = threading.Lock()
+        self._largest: tuple[int, int] | None = None
 
     def __call__(self, step: int, slot: int = 0) -> Graph:
         epoch, place = divmod(step, self.per_epoch)
@@ -223,9 +224,7 @@ class Sampled:
 
     def around(self, chosen: np.ndarray, step: int, slot: int = 0) -> Graph:
         """The part around the ``chosen`` units that (seed, step, slot) draws."""
-        # one word more than in ``train.generator_for``, and not 0, as zeros at the end make no difference
-        drawn = np.random.SeedSequence([self.seed, step, slot, 2]).generate_state(1, np.uint64)[0]
-        generator = torch.Generator().manual_seed(int(drawn >> np.uint64(1)))
+        generator = generator_of(self.seed, step, slot, use=2)
         part = self.sampler(self.source, torch.from_numpy(chosen.astype(np.int64)), generator)
         return self.local(cut(self.source, part)).to(self.device)
 
@@ -236,8 +235,10 @@ class Sampled:
 
     def largest(self) -> tuple[int, int]:
         """Nodes and edges of a batch that was drawn to see how large they are."""
-        some = self(0)
-        return some.num_nodes, some.num_edges
+        if self._largest is None:
+            some = self(0)
+            self._largest = some.num_nodes, some.num_edges
+        return self._largest
 
 
 class Ahead:
