@@ -22,6 +22,7 @@ import graphssl
 from graphssl import cli, ogb, runner
 from graphssl.data.ogb_files import known_meta, open_ogb, read_ogb
 from graphssl.errors import Diverged, UserError
+from graphssl.ogb import asked, block, entry, judge, shown
 
 pytestmark = pytest.mark.skipif(find_spec("ogb") is None, reason="ogb is not installed: pip install 'graphssl[ogb]'")
 
@@ -34,7 +35,7 @@ QUICK = ("--epochs", "2", "--set", "width=8", "--quiet", "--draft")
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     """Probes of fewer epochs."""
-    for module, epochs in (("probes.node", 20), ("probes.link", 5), ("ogb", 20)):
+    for module, epochs in (("probes.node", 20), ("probes.link", 5), ("ogb.judge", 20)):
         monkeypatch.setattr(f"graphssl.{module}.EPOCHS", epochs)
 
 
@@ -168,7 +169,7 @@ def test_the_whole_way(sets, name, words, tmp_path, capsys):
     # the command that is printed asks for the same entry, and finds it
     before = [(out / f"seed-{seed}.json").read_text() for seed in (0, 1)]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ogb, "pretrain", None)
+        patch.setattr(entry, "pretrain", None)
         assert cli.main([*shlex.split(lines["Command"])[1:], "--quiet"]) == 0
     assert before == [(out / f"seed-{seed}.json").read_text() for seed in (0, 1)]
 
@@ -209,14 +210,14 @@ def test_figures_against_slow_ones():
     meta = known_meta("ogbg-molclintox")
     for metric, slow in (("rocauc", roc_auc_score), ("ap", average_precision_score)):
         each = [slow(truth[rows, t], out[rows, t]) for t, rows in enumerate(kept)]
-        assert ogb.Figures(changed(meta, metric=metric))(out, y) == pytest.approx(np.mean(each))
+        assert judge.Figures(changed(meta, metric=metric))(out, y) == pytest.approx(np.mean(each))
     errors = [np.sqrt(np.mean((truth[rows, t] - out[rows, t].numpy()) ** 2)) for t, rows in enumerate(kept)]
-    assert ogb.Figures(changed(meta, metric="rmse"))(out, y) == pytest.approx(np.mean(errors))
+    assert judge.Figures(changed(meta, metric="rmse"))(out, y) == pytest.approx(np.mean(errors))
     classes = torch.from_numpy(draws.integers(-1, 2, size=50))
     right = (out.argmax(1) == classes)[classes >= 0].double().mean()
-    assert ogb.Figures(known_meta("ogbn-arxiv"))(out, classes) == pytest.approx(float(right))
+    assert judge.Figures(known_meta("ogbn-arxiv"))(out, classes) == pytest.approx(float(right))
     with pytest.raises(UserError, match="No positively labeled data"):
-        ogb.Figures(meta)(out, y * 0)
+        judge.Figures(meta)(out, y * 0)
 
 
 def changed(meta, **changes):
@@ -226,24 +227,24 @@ def changed(meta, **changes):
 def test_figures_of_pairs():
     scores = torch.tensor([0.9, 0.2, 0.1, 0.5, 0.3, 0.2])
     collab = known_meta("ogbl-collab")
-    assert ogb.Figures(changed(collab, metric="hits@1")).of_pairs(scores, 2) == 0.5
-    ranked = ogb.Figures(known_meta("ogbl-citation2"))
+    assert judge.Figures(changed(collab, metric="hits@1")).of_pairs(scores, 2) == 0.5
+    ranked = judge.Figures(known_meta("ogbl-citation2"))
     assert ranked.of_pairs(scores, 2) == pytest.approx((1 + 1 / 2.5) / 2)  # a tie counts half
-    assert ogb.Figures(known_meta("ogbl-vessel")).of_pairs(scores, 2) == pytest.approx(5.5 / 8)
+    assert judge.Figures(known_meta("ogbl-vessel")).of_pairs(scores, 2) == pytest.approx(5.5 / 8)
 
 
 def test_a_million_pairs_choose_a_decoder(monkeypatch):
-    monkeypatch.setattr(ogb, "MOST_PAIRS", 12)
+    monkeypatch.setattr(judge, "MOST_PAIRS", 12)
     ends = torch.arange(80).view(2, 40)  # eight joined pairs with four candidates each
-    some, present = ogb._some_pairs(ends, 8, own=True)
+    some, present = judge._some_pairs(ends, 8, own=True)
     assert present == 2
     assert some[0].tolist() == [0, 4, 8, 9, 10, 11, 24, 25, 26, 27]
-    assert ogb._some_pairs(ends, 8, own=False)[0] is ends
+    assert judge._some_pairs(ends, 8, own=False)[0] is ends
 
 
 def spy(monkeypatch, stop_at=None):
     """The seeds that are pretrained; Ctrl-C at one of them."""
-    seeds, real = [], ogb.pretrain
+    seeds, real = [], entry.pretrain
 
     def pretrain(*given, seed, **named):
         if seed == stop_at:
@@ -251,7 +252,7 @@ def spy(monkeypatch, stop_at=None):
         seeds.append(seed)
         return real(*given, seed=seed, **named)
 
-    monkeypatch.setattr(ogb, "pretrain", pretrain)
+    monkeypatch.setattr(entry, "pretrain", pretrain)
     return seeds
 
 
@@ -307,7 +308,7 @@ def test_a_run_cut_short_goes_on(sets, tmp_path, monkeypatch):
 @pytest.mark.parametrize("words", [[], ["--finetune", "--tune", "epochs=2"]])
 def test_test_labels_choose_nothing(sets, name, words, tmp_path, monkeypatch):
     found = run(sets, name, tmp_path / "a", "--seeds", "0", *words)
-    real = ogb.find
+    real = asked.find
 
     def shifted(*given, **named):
         data, meta, source = real(*given, **named)
@@ -315,7 +316,7 @@ def test_test_labels_choose_nothing(sets, name, words, tmp_path, monkeypatch):
         y[rows] = 1 - y[rows] if y.is_floating_point() else (y[rows] + 1) % 3
         return data.replace(y=y), meta, source
 
-    monkeypatch.setattr(ogb, "find", shifted)
+    monkeypatch.setattr(entry, "find", shifted)
     other = run(sets, name, tmp_path / "b", "--seeds", "0", *words)
     for key in ("validation", "chosen", "parameters"):
         assert found["runs"][0][key] == other["runs"][0][key]
@@ -326,14 +327,14 @@ def test_test_labels_choose_nothing(sets, name, words, tmp_path, monkeypatch):
 def test_what_training_sees(sets):
     data = read_ogb(*open_ogb(sets / "submission_ogbg_toy"))
     (split,) = data.splits["official"]
-    shown = ogb.hide(data)
-    assert shown.y[split.test].isnan().all()
-    assert torch.equal(shown.y[split.train].nan_to_num(), data.y[split.train].nan_to_num())
-    seen = ogb._to_pretrain(shown)
+    hidden = shown.hide(data)
+    assert hidden.y[split.test].isnan().all()
+    assert torch.equal(hidden.y[split.train].nan_to_num(), data.y[split.train].nan_to_num())
+    seen = shown.to_pretrain(hidden)
     assert (len(seen.graphs), seen.y, seen.name) == (30, None, "ogbg-toy")
-    nodes = ogb._to_pretrain(ogb.hide(read_ogb(*open_ogb(sets / "submission_ogbn_toy"))))
+    nodes = shown.to_pretrain(shown.hide(read_ogb(*open_ogb(sets / "submission_ogbn_toy"))))
     assert (nodes.y, nodes.splits) == (None, {})
-    links = ogb._to_pretrain(ogb.hide(read_ogb(*open_ogb(sets / "submission_ogbl_toy"))))
+    links = shown.to_pretrain(shown.hide(read_ogb(*open_ogb(sets / "submission_ogbl_toy"))))
     assert links.with_val is None
     assert links.splits["link"][0].test.numel() == links.splits["link"][0].test_absent.numel() == 0
 
@@ -346,10 +347,10 @@ def test_validation_edges_are_model_input_of_one_set_alone(sets, tmp_path, monke
         return lambda *given: (
             data.replace(name=name),
             type(meta)(**{**meta.__dict__, "name": name, "known": True}),
-            ogb.RAW,
+            asked.RAW,
         )
 
-    monkeypatch.setattr(ogb, "find", named("ogbl-ppa"))
+    monkeypatch.setattr(entry, "find", named("ogbl-ppa"))
     words = ("--dataset", "ogbl-ppa", "--decoder", "dot", "--val-edges", "--method", "untrained", "--set", "width=8")
     said = refused(capsys, *words, "--out", str(tmp_path / "a"))
     assert (
@@ -359,15 +360,15 @@ def test_validation_edges_are_model_input_of_one_set_alone(sets, tmp_path, monke
     assert cli.main(["ogb", *words, "--out", str(tmp_path / "a"), "--seeds", "0-1", "--draft"]) == 0
     head = capsys.readouterr().out.splitlines()[0]
     assert head.startswith("DRAFT, not to be submitted (2 seeds; the rules ask for 10; validation edges as model input")
-    monkeypatch.setattr(ogb, "find", named("ogbl-collab"))
-    assert ogb.against_rules("ogbl-collab", [*range(10)], True) == []
+    monkeypatch.setattr(entry, "find", named("ogbl-collab"))
+    assert asked.against_rules("ogbl-collab", [*range(10)], True) == []
     assert cli.main(["ogb", "--dataset", "ogbl-collab", *words[2:], "--out", str(tmp_path / "b")]) == 0
     assert capsys.readouterr().out.startswith("OGB leaderboard entry\n")
 
 
 def test_fewer_seeds_of_the_largest_set():
-    assert ogb.against_rules("ogbn-papers100M", [0, 1, 2]) == []
-    assert ogb.against_rules("ogbn-arxiv", [0, 1, 2]) == ["3 seeds; the rules ask for 10"]
+    assert asked.against_rules("ogbn-papers100M", [0, 1, 2]) == []
+    assert asked.against_rules("ogbn-arxiv", [0, 1, 2]) == ["3 seeds; the rules ask for 10"]
 
 
 def test_seeds_of_other_recipes_do_not_mix(sets, tmp_path, capsys):
@@ -416,9 +417,9 @@ def test_fine_tuning_without_a_finite_figure(sets, tmp_path, monkeypatch):
     place, meta = open_ogb(sets / "submission_ogbn_toy")
     data = read_ogb(place, meta)
     one = graphssl.pretrain(data, "untrained", width=8, progress=False)
-    monkeypatch.setattr(ogb.Figures, "_eval", lambda self, given: float("nan"))
+    monkeypatch.setattr(judge.Figures, "_eval", lambda self, given: float("nan"))
     with pytest.raises(Diverged, match="the validation score is finite in none of 2 epochs"):
-        ogb.fine_tune(one, ogb.hide(data), ogb.Figures(meta), 0, {"epochs": 2})
+        judge.fine_tune(one, shown.hide(data), judge.Figures(meta), 0, {"epochs": 2})
     monkeypatch.setattr("graphssl.finetune.one_pass", lambda *given: 1.0 if len(given) == 7 else float("nan"))
     with pytest.raises(Diverged, match="the validation loss is finite in none of 2 epochs"):
         one.finetune(data, epochs=2)
@@ -437,10 +438,10 @@ def test_the_epoch_is_that_of_the_best_figure(sets):
             return next(given)
 
     rows = data.splits["public"][0].val
-    kept, _, chosen = ogb.fine_tune(one, ogb.hide(data), Given(), 0, {"epochs": 5, "lr": 0.1})
+    kept, _, chosen = judge.fine_tune(one, shown.hide(data), Given(), 0, {"epochs": 5, "lr": 0.1})
     assert chosen == "epoch 2 of 5"
     given = iter([0.0, 1.0])
-    cut, _, _ = ogb.fine_tune(one, ogb.hide(data), Given(), 0, {"epochs": 2, "lr": 0.1})
+    cut, _, _ = judge.fine_tune(one, shown.hide(data), Given(), 0, {"epochs": 2, "lr": 0.1})
     torch.testing.assert_close(kept(rows), cut(rows), rtol=0, atol=0)
     tuned = one.finetune(data, epochs=3, score=lambda out, y: -len(out))
     assert tuned.config["finetuned"]["kept"] == "highest validation score"
@@ -570,14 +571,14 @@ def test_a_set_of_several_kinds_is_refused(tmp_path, capsys):
 
 
 def test_a_set_is_found_by_name(sets, tmp_path, monkeypatch):
-    data, meta, source = ogb.find("ogbn-toy", root=sets)
-    assert (data.name, meta.metric, source) == ("ogbn-toy", "acc", ogb.RAW)
+    data, meta, source = asked.find("ogbn-toy", root=sets)
+    assert (data.name, meta.metric, source) == ("ogbn-toy", "acc", asked.RAW)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GRAPHSSL_DATA", str(sets))
-    assert ogb.find("ogbl-toy", year=2005)[0].splits["link"][0].train.size(1) < 120
+    assert asked.find("ogbl-toy", year=2005)[0].splits["link"][0].train.size(1) < 120
     np.savez(tmp_path / "ogbn_arxiv.npz", edge_index=np.array([[0], [1]]), x=np.ones((40, 2)), y=np.arange(40) % 2)
     with pytest.raises(UserError, match="is not a node set with the official split"):
-        ogb.find("ogbn-arxiv", root=tmp_path)
+        asked.find("ogbn-arxiv", root=tmp_path)
 
 
 def test_python_call_and_where_the_code_is_from(sets, tmp_path):
@@ -588,7 +589,7 @@ def test_python_call_and_where_the_code_is_from(sets, tmp_path):
     assert entry.test == (entry.to_json()["runs"][0]["test"], None)
     assert "± - (mean" in entry.block()
     assert "width of 8, 16" in entry.block()
-    said = ogb.commit()
+    said = block.commit()
     assert re.fullmatch(r"[0-9a-f]{40}(, changed since)?|no git checkout: graphssl .*", said)
 
 
@@ -603,12 +604,12 @@ def test_wide_layers_of_yes_and_no_are_each_their_own():
         last.append(out)
         return -1.0 / len(last) * (-1 if len(last) == 8 else 1)  # the last look, of the largest weight decay
 
-    weight, bias, chosen = ogb.fit_yes_no(x, y, x, y, figure, torch.device("cpu"))
+    weight, bias, chosen = judge.fit_yes_no(x, y, x, y, figure, torch.device("cpu"))
     layer = torch.nn.Linear(4, 2)
     torch.nn.init.zeros_(layer.weight)
     torch.nn.init.zeros_(layer.bias)
     groups = [{"params": [layer.weight], "weight_decay": 1e-2}, {"params": [layer.bias]}]
-    optimizer, there = torch.optim.Adam(groups, lr=ogb.RATE), y.isfinite()
+    optimizer, there = torch.optim.Adam(groups, lr=judge.RATE), y.isfinite()
     for _ in range(20):
         optimizer.zero_grad()
         torch.nn.functional.binary_cross_entropy_with_logits(layer(x)[there], y[there]).backward()
@@ -638,8 +639,8 @@ def test_molecules_for_real(name, tmp_path, monkeypatch, capsys):
 @pytest.mark.skipif(not (DATA / "molecule" / "ogbg_molesol.npz").exists(), reason="$GRAPHSSL_DATA has no molecules")
 def test_a_file_is_vouched_for_by_its_mark(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GRAPHSSL_DATA", str(DATA))
-    for name in ogb.OFFICIAL:
-        assert ogb.find(name)[2] == ogb.CHECKED
+    for name in shown.OFFICIAL:
+        assert asked.find(name)[2] == asked.CHECKED
     arrays = dict(np.load(DATA / "molecule" / "ogbg_molfreesolv.npz"))
     train, test = arrays["train_idx"].copy(), arrays["test_idx"].copy()
     train[0], test[0] = test[0], train[0]
@@ -647,7 +648,7 @@ def test_a_file_is_vouched_for_by_its_mark(tmp_path, monkeypatch, capsys):
     x[0, 8] = 1 - x[0, 8]
     for changed in ({"train_idx": train, "test_idx": test}, {"y": y}, {"node_feat": x}):
         np.savez(tmp_path / "ogbg_molfreesolv.npz", **{**arrays, **changed})
-        assert ogb.find("ogbg-molfreesolv", root=tmp_path)[2] == ogb.FILE
+        assert asked.find("ogbg-molfreesolv", root=tmp_path)[2] == asked.FILE
     words = ("--dataset", "ogbg-molfreesolv", "--root", str(tmp_path), "--out", str(tmp_path / "entry"))
     words = (*words, "--method", "untrained", "--quiet")
     assert "split as in the file, not checked; change that, or say draft=True" in refused(capsys, *words)
