@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
@@ -10,12 +9,9 @@ import re
 import shutil
 import sys
 import threading
-import warnings
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +21,9 @@ import torch
 from scipy.sparse.csgraph import reverse_cuthill_mckee
 from tqdm import tqdm
 
-from graphssl.data.arrow import arrow
 from graphssl.data.convert import is_path, to_dataset
 from graphssl.data.dataset import TOLD, Dataset
+from graphssl.data.edge_files import Blocks, Edges, open_features, read_edges
 from graphssl.data.molecules import is_csv, stem_of
 from graphssl.data.named import load_dataset
 from graphssl.data.ogb_files import META as OGB_META
@@ -41,10 +37,6 @@ RUN, FILES = 16, 256  # chunks of features that are put in order at a time, or m
 DTYPES, ORDERS = ("float32", "float16"), ("bfs", "given")
 HALVES = "features rounded to float16"
 NARROW = 2**31  # what int32 counts to
-COLUMNS = "two columns source,target of node numbers, and weight where edges have one"
-ENDINGS = (".csv", ".csv.gz", ".parquet")
-Edges = tuple[np.ndarray, np.ndarray, np.ndarray | None]  # sources, targets and weights of some edges
-Blocks = Callable[[], Iterator[np.ndarray]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,145 +205,15 @@ def _slices(x: Content | np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndar
 
 
 def _of_edges(path: Path, x: str | Path | None, scratch: Path, progress: bool) -> Contents:
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; give a file of edges ({', '.join(ENDINGS)})")
+    blocks = read_edges(path, CHUNK)
     if x is None:
         raise UserError(
             f"{path.name} gives edges but no features; give those too: x='features.npy' (--x FILE), .npy or .parquet"
         )
-    shape, content = _content(Path(x).expanduser())
-    blocks = _parquet_edges(path) if path.suffix == ".parquet" else _csv_edges(path)
+    shape, content = open_features(Path(x).expanduser(), CHUNK)
     source, target, weight = _staged(blocks, scratch, shape[0], progress, path)
     name = path.stem if path.suffix == ".parquet" else stem_of(path)
     return Contents(name=name, shape=shape, content=content, source=source, target=target, weight=weight)
-
-
-def _content(path: Path) -> tuple[tuple[int, int], Blocks]:
-    """Shape and rows of a file of features."""
-    if not path.is_file():
-        raise UserError(f"there is no file {path}; give the features as a .npy or .parquet file")
-    if path.suffix == ".npy":
-        try:
-            x = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise UserError(f"cannot read {path} as one plain array ({error}); write it with numpy.save") from error
-        if x.ndim not in (1, 2) or x.size == 0 or x.dtype.kind not in "biuf":
-            raise UserError(f"{path} holds {x.dtype} {list(x.shape)}; expected numbers [nodes, features]")
-        shape = len(x), x.size // len(x)
-        return shape, lambda: _slices(x, shape)
-    if path.suffix != ".parquet":
-        raise UserError(f"cannot read features from {path.name!r}; give a .npy or a .parquet file")
-    file = _parquet(path)
-    if not file.metadata.num_rows:
-        raise UserError(f"{path} has no rows; give one a node")
-    width = next(_parquet_rows(path, 1)).shape[1]
-    step = max(1, CHUNK // width)
-    return (file.metadata.num_rows, width), lambda: _parquet_rows(path, step)
-
-
-def _parquet(path: Path) -> Any:
-    pyarrow, parquet = arrow(path)
-    try:
-        return parquet.ParquetFile(path)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {path} as a .parquet file ({_line(error)}); write it again") from error
-
-
-def _batches(path: Path, rows: int, columns: list[str] | None = None) -> Iterator[Any]:
-    file, (pyarrow, _) = _parquet(path), arrow(path)
-    try:
-        yield from file.iter_batches(rows, columns=columns, use_threads=False)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"cannot read {path} as a .parquet file ({_line(error)}); write it again") from error
-
-
-def _parquet_rows(path: Path, rows: int) -> Iterator[np.ndarray]:
-    """Features [n, F] of a table: its numeric columns, or its one column of lists."""
-    for batch in _batches(path, rows):
-        columns = [_column(column, path, name) for name, column in zip(batch.schema.names, batch.columns, strict=True)]
-        if len({len(column) for column in columns}) != 1 or not batch.num_rows:
-            raise UserError(f"{path} mixes numbers and lists; give numeric columns, or one column of lists")
-        yield np.stack(columns, axis=1) if len(columns) > 1 else columns[0].reshape(batch.num_rows, -1)
-
-
-def _column(column: Any, path: Path, name: str) -> np.ndarray:
-    """The numbers in an Arrow array, those of lists one behind the other."""
-    lists = str(column.type).startswith(("list", "large_list", "fixed_size_list"))
-    values = column.flatten() if lists else column
-    if lists and hasattr(column, "offsets") and len({*np.diff(column.offsets.to_numpy())}) > 1:
-        raise UserError(f"column {name!r} of {path} holds lists of different lengths; give as many numbers a node")
-    if column.null_count or values.null_count:
-        raise UserError(f"column {name!r} of {path} has empty entries; fill them")
-    array = values.to_numpy(zero_copy_only=False)
-    if array.dtype.kind not in "biuf":
-        raise UserError(
-            f"column {name!r} of {path} holds {column.type}, expected numbers; drop it or turn it into such"
-        )
-    return array
-
-
-def _parquet_edges(path: Path) -> Iterator[Edges]:
-    names = _parquet(path).schema_arrow.names
-    if missing := [name for name in ("source", "target") if name not in names]:
-        raise UserError(f"{path} has columns {', '.join(names)} but no {missing[0]}; give {COLUMNS}")
-    chosen = ["source", "target", *(["weight"] if "weight" in names else [])]
-    for batch in _batches(path, CHUNK, chosen):
-        columns = [_column(batch.column(name), path, name) for name in chosen]
-        for name, column in zip(chosen[:2], columns, strict=False):
-            if column.dtype.kind not in "iu":
-                raise UserError(f"column {name!r} of {path} holds {column.dtype}; expected whole numbers from 0")
-        yield columns[0], columns[1], columns[2] if len(columns) == 3 else None
-
-
-def _csv_edges(path: Path) -> Iterator[Edges]:
-    try:
-        with gzip.open(path, "rt") if path.suffix == ".gz" else open(path) as file:
-            head = file.readline()
-            names = [name.strip().strip('"').lower() for name in head.split(",")]
-            bare = all(re.fullmatch(r"[-+.\deE]+", name) for name in names)
-            if bare and len(names) not in (2, 3):
-                raise UserError(f"{path} has {len(names)} columns and no header; give {COLUMNS}")
-            if not bare and not {"source", "target"} <= {*names}:
-                raise UserError(f"{path} has columns {', '.join(names)[:200]}; give {COLUMNS}")
-            names = ["source", "target", "weight"][: len(names)] if bare else names
-            chosen = [name for name in ("source", "target", "weight") if name in names]
-            kind = np.dtype([(name, np.float32 if name == "weight" else np.int64) for name in chosen])
-            where, line = [names.index(name) for name in chosen], 1 if bare else 2
-            lines = [head] if bare else []
-            while lines := [*lines, *islice(file, CHUNK // 4 or 1)]:
-                found = _numbers(lines, path, line, where, kind)
-                yield found["source"], found["target"], found["weight"] if len(chosen) == 3 else None
-                line, lines = line + len(lines), []
-    except (OSError, EOFError, UnicodeDecodeError, zlib.error) as error:
-        raise UserError(f"cannot read {path} as a table of edges ({_line(error)}); write it again") from error
-
-
-def _numbers(lines: list[str], path: Path, first: int, where: list[int], kind: np.dtype) -> np.ndarray:
-    """The numbers in ``lines``, the first of which is that line of the file."""
-
-    def read(some: list[str]) -> np.ndarray:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # a whole number written as 1.0
-            warnings.filterwarnings("ignore", message=".*input contained no data")
-            return np.loadtxt(some, kind, delimiter=",", usecols=where, comments=None, ndmin=1)
-
-    while True:
-        try:
-            return read(lines)
-        except (ValueError, DeprecationWarning) as error:
-            if len(lines) == 1:
-                raise UserError(f"line {first} of {path} is {lines[0].strip()[:80]!r}; give {COLUMNS}") from error
-        half = lines[: len(lines) // 2]
-        try:
-            read(half)
-        except (ValueError, DeprecationWarning):
-            lines = half
-        else:
-            lines, first = lines[len(half) :], first + len(half)
-
-
-def _line(error: object) -> str:
-    return " ".join(str(error).split())[:200]
 
 
 def _staged(
