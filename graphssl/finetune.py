@@ -83,7 +83,7 @@ def finetune(
         head = nn.Linear(encoder.dim, width)
     head = head.to(device)
     groups = [{"params": encoder.parameters(), "lr": lr}, {"params": head.parameters(), "lr": head_lr}]
-    optimizer = torch.optim.Adam(groups, weight_decay=weight_decay)
+    optimizer = torch.optim.Adam(groups, weight_decay=weight_decay, fused=True)
     loader = loader_for(data, transform, device, batch_size, seed)
     by = "validation loss" if score is None else "validation score"
     best, kept = -float("inf"), None

@@ -173,7 +173,7 @@ def _train(
     device = views.device
     modules = nn.ModuleList([encoder, head, weigher])
     trained = [parameter for parameter in modules.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=lr, weight_decay=weight_decay)
+    optimizer = torch.optim.Adam(trained, lr=lr, weight_decay=weight_decay, fused=True)
     best, kept = float("inf"), copy.deepcopy((encoder.state_dict(), head.state_dict()))
     lines: list[dict[str, float]] = []
     for epoch in range(epochs):

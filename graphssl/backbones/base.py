@@ -14,8 +14,9 @@ from torch.utils.checkpoint import checkpoint
 from graphssl import ops
 from graphssl.errors import UserError, unknown
 from graphssl.graph import Graph
+from graphssl.heads import PReLU
 
-ACTIVATIONS = {"prelu": nn.PReLU, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "none": nn.Identity}
+ACTIVATIONS = {"prelu": PReLU, "relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "none": nn.Identity}
 
 
 def activation_named(name: str) -> nn.Module:

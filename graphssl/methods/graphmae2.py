@@ -12,7 +12,7 @@ from graphssl import ops
 from graphssl.backbones import Backbone
 from graphssl.encoder import Encoder
 from graphssl.graph import Graph
-from graphssl.heads import mlp
+from graphssl.heads import PReLU, mlp
 from graphssl.losses import scaled_cosine
 from graphssl.masks import Masker, Uniform
 from graphssl.methods.base import Method
@@ -48,7 +48,7 @@ class GraphMAE2(Method):
         if self.code_token is not None:
             nn.init.xavier_normal_(self.code_token)
         self.project = mlp(encoder.dim, inner, encoder.dim)
-        self.predict = nn.Sequential(nn.PReLU(), nn.Linear(encoder.dim, encoder.dim))
+        self.predict = nn.Sequential(PReLU(), nn.Linear(encoder.dim, encoder.dim))
         self.teacher, self.teacher_project = Teacher(encoder), Teacher(self.project)
 
     def forward(self, graph: Graph, generator: Generator | None = None) -> dict[str, Tensor]:

@@ -363,17 +363,18 @@ def adam(
     biases and norms, as in MAE's reference, nor tokens, tables of positions and whatever else has no matrix for inputs.
     """
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
+    # fused, as small models spend a fifth of a step in it otherwise
 
     def make(parameters: Iterable[nn.Parameter]) -> Optimizer:
         if spare is None:
-            return kind(parameters, lr=lr, weight_decay=weight_decay, betas=betas)
+            return kind(parameters, lr=lr, weight_decay=weight_decay, betas=betas, fused=True)
         spared = {p for name, p in spare.named_parameters() if p.ndim < 2 or "weight" not in name.rsplit(".")[-1]}
         groups: tuple[list[nn.Parameter], list[nn.Parameter]] = ([], [])
         for parameter in parameters:
             groups[parameter in spared].append(parameter)
         decays = zip(groups, (weight_decay, 0.0), strict=True)
         some = [{"params": group, "weight_decay": decay} for group, decay in decays if group]
-        return kind(some, lr=lr, betas=betas, fused=True)  # models this small spend a fifth of a step in it otherwise
+        return kind(some, lr=lr, betas=betas, fused=True)
 
     return make
 
