@@ -104,11 +104,11 @@ YES_OR_NO = ("bace", "bbbp", "clintox", "sider", "tox21")
 NUMBERS = ("esol", "freesolv", "lipophilicity")
 ZINC = ("width=64", "epochs=10")  # so that a seed takes minutes, not hours
 DEEP = ("encoder=gen+checkpoint", "layers=28", "width=64")
-# the method whose encoder from scratch has the same shape
+# the method whose encoder from scratch is the same
 SHAPES = {
-    **dict.fromkeys(("attr-masking", "context-pred", "graph-jepa"), "attr-masking"), "graphmae": "graphmae",
+    **dict.fromkeys(("attr-masking", "context-pred", "graph-jepa", "graphmae"), "attr-masking"),
     **dict.fromkeys(("graphcl", "infograph"), "graphcl"),
-}  # fmt: skip
+}
 GRAPHMAE_README = "GraphMAE's README: 2 million molecules, width 300, ten seeds"
 TRANSFERRED = {"bace": 83.1, "bbbp": 72.0, "clintox": 82.3, "sider": 60.3, "tox21": 75.5}  # its figures
 PATCH_METHODS = ("simmim", "crossmae", "maskfeat", "latent-mim", "simsiam", "graphmae")
@@ -193,7 +193,6 @@ TABLES: dict[str, tuple[str, list[Cell]]] = {
             molecules("attr-masking", *ZINC, zinc=True),
             molecules("context-pred", *ZINC),
             molecules("graphmae", *ZINC),
-            molecules("graphmae", "width=64", "epochs=0"),
             molecules("graph-jepa", *ZINC, "layers=5"),
             molecules("graphcl", "width=64", "epochs=0", zinc=True),
             molecules("graphcl", *ZINC, zinc=True),

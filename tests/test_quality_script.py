@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 import graphssl
 from graphssl.data import list_datasets
@@ -15,6 +16,7 @@ from graphssl.recipes import get_recipe, list_methods, parse
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "quality.py"
 WORDS = ("--sets", "citations-mini", "--methods", "gae", "--set", "epochs=2", "--seeds", "2")
+SMILES = ["CCO", "c1ccccc1O", "CC(=O)Oc1ccccc1C(=O)O", "C1CCCCC1N"]
 SETS_OF_GRAPHS = {"graph", "tokens", "masks", "token-methods", "molecules"}  # tables about them
 NOT_DOWNLOADED = {  # known where their files are
     "actor", "chameleon-filtered", "facebook-pagepage", "squirrel-filtered", "tolokers", "twitch-engb", "mnist",
@@ -307,6 +309,21 @@ def test_transfers_have_means_over_seeds_and_over_data_sets():
     assert found == ["graphcl", "0.625 ± 0.177", "", *[spread] * 6, *["1.00 ± 0.00"] * 3, "2", "3"]
     assert len(header.split("|")) == len(published.split("|"))
     assert not quality.transfers([quality.molecules("graphmae")], [unit(0)])
+
+
+def test_methods_that_share_a_line_from_scratch_start_alike():
+    pytest.importorskip("rdkit")
+    starts = {}
+    for cell in quality.TABLES["molecules"][1]:
+        if cell.method in quality.SHAPES:
+            given = dict(word.split("=", 1) for word in cell.settings)
+            settings = {key: parse(get_recipe(cell.method), key, text) for key, text in given.items()} | {"epochs": 0}
+            starts[cell.method] = graphssl.pretrain(SMILES, cell.method, progress=False, **settings).encoder
+    assert starts.keys() == quality.SHAPES.keys()
+    for method, start in quality.SHAPES.items():
+        ours, theirs = starts[method].state_dict(), starts[start].state_dict()
+        assert ours.keys() == theirs.keys()
+        assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def test_depth_is_told_by_where_loss_and_rank_begin_and_end(tmp_path, monkeypatch):
