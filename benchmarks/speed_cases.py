@@ -24,6 +24,7 @@ from graphssl import ops
 from graphssl.backbones.gat import GATConv
 from graphssl.errors import UserError
 from graphssl.graph import Graph
+from graphssl.heads import PReLU
 
 HEADS = 4
 
@@ -459,6 +460,22 @@ def scaled_cosine(M: int, width: int, device: str) -> Case:
     )
 
 
+def prelu(M: int, width: int, device: str) -> Case:
+    leaves = (normal(M, width, device=device, seed=1), torch.full((1,), 0.25, device=device, requires_grad=True))
+
+    def of(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
+        return lambda x, slope: torch.func.functional_call(module, {"weight": slope}, (x,))
+
+    ours, torchs = of(PReLU().to(device)), of(nn.PReLU().to(device))
+    return Case(
+        "prelu",
+        {"ours": lambda: pure(ours, leaves), "torch": lambda: pure(torchs, leaves)},
+        exact=lambda: doubled(ours, leaves),
+        traffic=(20.0 * M * width, 20.0 * M * width),
+        size={"rows": M},
+    )
+
+
 def grace_eager(a: Tensor, b: Tensor, tau: float) -> Tensor:
     """Loss of each row as in CRIPAC-DIG/GRACE at 700be33, model.py: dense similarities, both views as anchors."""
     a, b = F.normalize(a), F.normalize(b)
@@ -574,6 +591,8 @@ def table(device: str) -> dict[str, Callable[[], Case]]:
     add("keep_edges", keep_edges, {"": ()})
     add("sample_negatives", sample_negatives, {"": ()})
     rows["scaled_cosine/50000/128"] = partial(scaled_cosine, 50_000, 128, device)
+    for M, width in ((860, 128), (2708, 512)):
+        rows[f"prelu/{M}/{width}"] = partial(prelu, M, width, device)
     for N in (4_000, 15_000):
         rows[f"info_nce/{N}/128"] = partial(info_nce, N, 128, device)
     return rows
