@@ -1,6 +1,7 @@
 """Leaderboard entries of OGB's small sets of molecules, by graphssl.ogb: its runs, and a table of them.
 
     python benchmarks/ogb.py                              # graphmae, a linear probe, seeds 0-9, four sets
+    python benchmarks/ogb.py --epochs 0                   # its encoder without pretraining
     python benchmarks/ogb.py --methods untrained,graphcl --finetune --seeds 0-2 --draft
     python benchmarks/ogb.py --show                       # the table from what is there
 
@@ -82,7 +83,8 @@ def main() -> None:
     for name in () if a.show else a.sets.split(","):
         for method in a.methods.split(","):
             settings = {key: parse(get_recipe(method), key, value) for key, value in (s.split("=", 1) for s in a.set)}
-            parts = [name, method, "finetune" if a.finetune else "probe", a.encoder, a.epochs and f"{a.epochs}", *a.set]
+            epochs = None if a.epochs is None else f"epochs={a.epochs}"
+            parts = [name, method, "finetune" if a.finetune else "probe", a.encoder, epochs, *a.set]
             entry = leaderboard(
                 name, method, seeds=a.seeds, draft=a.draft, finetune=a.finetune, epochs=a.epochs, encoder=a.encoder,
                 out=HERE / "runs" / "ogb" / "-".join(part for part in parts if part), **settings,

@@ -684,3 +684,7 @@ def test_the_benchmark_shows_what_was_saved(sets, tmp_path, monkeypatch):
     assert [name for name, _ in asked] == list(script.SETS)
     assert {named["width"] for _, named in asked} == {8}
     assert {named["seeds"] for _, named in asked} == {"0-9"}
+    monkeypatch.setattr(sys, "argv", [*sys.argv, "--epochs", "0"])
+    script.main()
+    assert {named["epochs"] for _, named in asked[len(script.SETS) :]} == {0}
+    assert len({named["out"] for _, named in asked}) == 2 * len(script.SETS)
