@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from graphssl.ogb import Submission, leaderboard
 from graphssl.recipes import get_recipe, parse
 from graphssl.store import write_json
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 SETS = ("ogbg-molbace", "ogbg-molbbbp", "ogbg-molesol", "ogbg-molfreesolv")
 HEADER = (
     "data set", "metric", "method", "settings", "judged", "test", "validation", "seeds", "parameters",
@@ -80,6 +81,8 @@ def main() -> None:
     parser.add_argument("--show", action="store_true", help="only write the table")
     parser.add_argument("--results", type=Path, default=HERE / "results")
     a = parser.parse_args()
+    # in its own folder this file would be taken for the package ogb
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != HERE]
     for name in () if a.show else a.sets.split(","):
         for method in a.methods.split(","):
             settings = {key: parse(get_recipe(method), key, value) for key, value in (s.split("=", 1) for s in a.set)}

@@ -8,6 +8,7 @@ import os
 import re
 import shlex
 import shutil
+import subprocess
 import sys
 import warnings
 from importlib.util import find_spec
@@ -688,3 +689,23 @@ def test_the_benchmark_shows_what_was_saved(sets, tmp_path, monkeypatch):
     script.main()
     assert {named["epochs"] for _, named in asked[len(script.SETS) :]} == {0}
     assert len({named["out"] for _, named in asked}) == 2 * len(script.SETS)
+
+
+def test_the_benchmark_runs(sets, tmp_path):
+    words = [
+        "--sets",
+        str(sets / "submission_ogbg_toy"),
+        "--seeds",
+        "0",
+        "--epochs",
+        "0",
+        "--set",
+        "width=8",
+        "--draft",
+    ]
+    script = ROOT / "benchmarks" / "ogb.py"
+    done = subprocess.run(
+        [sys.executable, script, *words, "--results", tmp_path], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert not done.returncode, done.stderr
+    assert "| ogbg-toy |" in (tmp_path / "ogb.md").read_text()
