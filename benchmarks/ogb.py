@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -88,9 +89,10 @@ def main() -> None:
             settings = {key: parse(get_recipe(method), key, value) for key, value in (s.split("=", 1) for s in a.set)}
             epochs = None if a.epochs is None else f"epochs={a.epochs}"
             parts = [name, method, "finetune" if a.finetune else "probe", a.encoder, epochs, *a.set]
+            folder = HERE / "runs" / "ogb" / "-".join(part for part in parts if part)
             entry = leaderboard(
                 name, method, seeds=a.seeds, draft=a.draft, finetune=a.finetune, epochs=a.epochs, encoder=a.encoder,
-                out=HERE / "runs" / "ogb" / "-".join(part for part in parts if part), **settings,
+                out=os.path.relpath(folder), **settings,  # which the block tells, so nothing of this machine
             )  # fmt: skip
             print(entry.block(), end="\n\n", flush=True)
             save(entry, a.results)
