@@ -24,7 +24,6 @@ from graphssl import ops
 from graphssl.backbones.gat import GATConv
 from graphssl.errors import UserError
 from graphssl.graph import Graph
-from graphssl.heads import PReLU
 
 HEADS = 4
 
@@ -463,14 +462,10 @@ def scaled_cosine(M: int, width: int, device: str) -> Case:
 def prelu(M: int, width: int, device: str) -> Case:
     leaves = (normal(M, width, device=device, seed=1), torch.full((1,), 0.25, device=device, requires_grad=True))
 
-    def of(module: nn.Module) -> Callable[[Tensor, Tensor], Tensor]:
-        return lambda x, slope: torch.func.functional_call(module, {"weight": slope}, (x,))
-
-    ours, torchs = of(PReLU().to(device)), of(nn.PReLU().to(device))
     return Case(
         "prelu",
-        {"ours": lambda: pure(ours, leaves), "torch": lambda: pure(torchs, leaves)},
-        exact=lambda: doubled(ours, leaves),
+        {"ours": lambda: pure(ops.prelu, leaves), "torch": lambda: pure(F.prelu, leaves)},
+        exact=lambda: doubled(ops.prelu, leaves),
         traffic=(20.0 * M * width, 20.0 * M * width),
         size={"rows": M},
     )

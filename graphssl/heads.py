@@ -3,41 +3,23 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 
 from graphssl import ops
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-class _Leaky(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(x, slope)
-        return F.leaky_relu(x, slope.item())
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        x, slope = ctx.saved_tensors
-        of_x = torch.ops.aten.leaky_relu_backward(grad, x, slope.item(), False)
-        of_slope = torch.dot(x.clamp(max=0).flatten().to(slope.dtype), grad.flatten().to(slope.dtype))
-        return of_x, of_slope.view(1)
-
-
 class PReLU(nn.PReLU):
-    """``nn.PReLU`` with one slope, whose own backward pass takes several times as long on a CPU."""
+    """``nn.PReLU`` with one slope, by ``ops.prelu``."""
 
     def __init__(self) -> None:
         super().__init__()
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x) if x.device.type != "cpu" else _Leaky.apply(x, self.weight)
+        return ops.prelu(x, self.weight)
 
 
 def mlp(dim_in: int, hidden: int, dim: int, activation: type[nn.Module] = PReLU) -> nn.Sequential:

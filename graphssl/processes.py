@@ -373,7 +373,7 @@ class Step:
                 )
             self.names = names
         for parameter, gradient, some in zip(self.parameters, gradients, there.tolist(), strict=True):
-            parameter.grad = gradient.view_as(parameter).to(parameter.dtype) if some else None
+            parameter.grad = torch.empty_like(parameter).copy_(gradient.view_as(parameter)) if some else None
         return dict(zip(names, numbers[: len(names)].unbind(), strict=True)), bool(stopped)
 
     def _flat(self, losses: dict[str, Tensor], failure: Exception | None, stop: bool) -> Tensor:

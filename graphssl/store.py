@@ -130,16 +130,20 @@ def load_checkpoint(
     load_tensors(method, weights, str(path))
     if optimizer is None:
         return int(header["step"]), {}
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = [(p, group) for group in optimizer.param_groups for p in group["params"]]
     entries: dict[str, Any] = {
         name.removeprefix("optimizer."): t for name, t in tensors.items() if name.startswith("optimizer.")
     }
     entries.update(json.loads(header["optimizer"]))
     for name, value in entries.items():
         i, key = name.split(".", 1)
-        parameter = parameters[int(i)]
-        if isinstance(value, Tensor) and key != "step":  # Adam keeps its step counter on the host
-            value = value.to(parameter.device)
+        parameter, group = parameters[int(i)]
+        if isinstance(value, Tensor) and value.shape == parameter.shape and key != "step":
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(
+                value
+            )  # also its strides, which fused optimizers go by
+        elif isinstance(value, Tensor) and (key != "step" or group.get("fused") or group.get("capturable")):
+            value = value.to(parameter.device)  # others keep their counter of steps on the host
         optimizer.state[parameter][key] = value
     return int(header["step"]), json.loads(header["partial"])
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -372,21 +373,29 @@ def test_a_checkpoint_that_is_not_finite_is_not_written(tmp_path):
     assert (tmp_path / store.CHECKPOINT).read_bytes() == before
 
 
-@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD, torch.optim.RMSprop])
+FUSED = partial(torch.optim.Adam, fused=True)
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, FUSED, torch.optim.SGD, torch.optim.RMSprop])
 def test_optimizers_come_back_from_a_checkpoint(tmp_path, kind):
     def step(module, optimizer):
         optimizer.zero_grad()
         module(torch.ones(1, 3)).square().sum().backward()
         optimizer.step()
 
+    def linear():
+        module = torch.nn.Linear(3, 2)
+        module.weight = torch.nn.Parameter(torch.randn(3, 2).t())  # not contiguous
+        return module
+
     torch.manual_seed(0)
-    module = torch.nn.Linear(3, 2)
+    module = linear()
     options = {"momentum": 0.9} if kind in (torch.optim.SGD, torch.optim.RMSprop) else {}
     optimizer = kind(module.parameters(), lr=0.1, **options)
     for _ in range(3):
         step(module, optimizer)
     store.save_checkpoint(tmp_path, module, optimizer, 3)
-    twin = torch.nn.Linear(3, 2)
+    twin = linear()
     other = kind(twin.parameters(), lr=0.1, **options)
     assert store.load_checkpoint(tmp_path, twin, other) == (3, {})
     for _ in range(3):

@@ -22,6 +22,7 @@ from graphssl.ops.rows import cover as cover
 from graphssl.ops.rows import dense as dense
 from graphssl.ops.rows import dropout as dropout
 from graphssl.ops.rows import linear as linear
+from graphssl.ops.rows import prelu as prelu
 from graphssl.ops.sample import free_pairs as free_pairs
 from graphssl.ops.sample import sample_negatives as sample_negatives
 from graphssl.ops.sample import sample_neighbors as sample_neighbors

@@ -71,6 +71,11 @@ def qkv_scores(csr: CSR, query: Tensor, key: Tensor, bias: Tensor | None, scale:
     return scores if bias is None else scores + bias
 
 
+def prelu(x: Tensor, slope: Tensor) -> Tensor:
+    """``x`` [...] where it is positive, elsewhere times ``slope`` [1]; arXiv:1502.01852 eq. 1."""
+    return F.prelu(x, slope)
+
+
 def scaled_cosine(pred: Tensor, target: Tensor, alpha: float) -> Tensor:
     """(1 - cos)^alpha of each pair of rows of ``pred`` and ``target`` [M, D], [M]; arXiv:2205.10803 eq. 2."""
     norms = pred.norm(dim=-1).clamp(min=1e-12) * target.norm(dim=-1).clamp(min=1e-12)

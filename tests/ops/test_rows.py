@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.autograd import gradcheck
 
 from graphssl import ops
@@ -73,3 +74,24 @@ def test_rows_behave_as_the_dense_rows_they_stand_for():
 def test_dropout_takes_probabilities_only(p):
     with pytest.raises(UserError, match="choose a probability"):
         ops.dropout(torch.ones(2, 2), p)
+
+
+@pytest.mark.parametrize("slope", [0.25, 0.0, -0.5, 1.5])
+def test_prelu_is_that_of_torch_to_the_second_derivative(slope):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(5, 3, 4, dtype=torch.double, generator=generator)
+    x[0] = 0
+    said = []
+    for path in ("reference", "torch"):
+        with ops.using(path):
+            given, weight = x.clone().requires_grad_(), torch.full((1,), slope, dtype=torch.double, requires_grad=True)
+            out = ops.prelu(given.transpose(0, 2), weight)  # not contiguous
+            assert ops.backend("prelu") == path
+            first = torch.autograd.grad(out.square().sum(), [given, weight], create_graph=True)
+            second = torch.autograd.grad(sum(part.square().sum() for part in first), [given, weight])
+            plain = torch.autograd.grad(ops.prelu(given, weight).square().sum(), [given, weight])
+            of_one = torch.func.vmap(torch.func.grad(lambda row, w=weight: ops.prelu(row, w).square().sum()))(x)
+            said.append([out, *first, *second, *plain, of_one])
+    torch.testing.assert_close(*said)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ops.prelu(x.float(), weight.float()).dtype == F.prelu(x.float(), weight.float()).dtype
