@@ -81,18 +81,17 @@ def main() -> None:
     parser.add_argument("--draft", action="store_true", help="allow fewer than ten seeds")
     parser.add_argument("--show", action="store_true", help="only write the table")
     parser.add_argument("--results", type=Path, default=HERE / "results")
+    parser.add_argument("--runs", type=Path, default=HERE / "runs" / "ogb", help="where entries keep their runs")
     a = parser.parse_args()
-    # in its own folder this file would be taken for the package ogb
-    sys.path[:] = [place for place in sys.path if Path(place).resolve() != HERE]
     for name in () if a.show else a.sets.split(","):
         for method in a.methods.split(","):
             settings = {key: parse(get_recipe(method), key, value) for key, value in (s.split("=", 1) for s in a.set)}
             epochs = None if a.epochs is None else f"epochs={a.epochs}"
-            parts = [name, method, "finetune" if a.finetune else "probe", a.encoder, epochs, *a.set]
-            folder = HERE / "runs" / "ogb" / "-".join(part for part in parts if part)
+            parts = [Path(name).name, method, "finetune" if a.finetune else "probe", a.encoder, epochs, *a.set]
+            folder = a.runs / "-".join(part for part in parts if part)
             entry = leaderboard(
                 name, method, seeds=a.seeds, draft=a.draft, finetune=a.finetune, epochs=a.epochs, encoder=a.encoder,
-                out=os.path.relpath(folder), **settings,  # which the block tells, so nothing of this machine
+                out=os.path.relpath(folder), **settings,  # as the block tells it
             )  # fmt: skip
             print(entry.block(), end="\n\n", flush=True)
             save(entry, a.results)
@@ -100,4 +99,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    # in its own folder this file would be taken for the package ogb
+    sys.path[:] = [place for place in sys.path if Path(place).resolve() != HERE]
     main()

@@ -105,7 +105,7 @@ NUMBERS = ("esol", "freesolv", "lipophilicity")
 ZINC = ("width=64", "epochs=10")  # so that a seed takes minutes, not hours
 DEEP = ("encoder=gen+checkpoint", "layers=28", "width=64")
 # the method whose encoder from scratch is the same
-SHAPES = {
+STARTS = {
     **dict.fromkeys(("attr-masking", "context-pred", "graph-jepa", "graphmae"), "attr-masking"),
     "graphcl": "graphcl",
 }
@@ -479,13 +479,17 @@ def transfers(cells: Iterable[Cell], units: list[dict]) -> str:
         *([""] * len(NUMBERS)), "", "",
     ])  # fmt: skip
     text = markdown(header, lines)
-    said = [
-        f"{method} {interval([average - starts[SHAPES[method]][seed] for seed, average in found.items()])}"
+    more = {
+        method: [average - starts[STARTS[method]][seed] for seed, average in found.items()]
         for method, found in gains.items()
-        if found.keys() <= starts.get(SHAPES[method], {}).keys()
-    ]
-    about = f"The average over {len(YES_OR_NO)} sets less that of the same encoder from scratch, seed by seed"
-    verdict = f"{about}, with its 95 % interval: {'; '.join(said)}.\n" if said else ""
+        if len(found) > 1 and found.keys() <= starts.get(STARTS[method], {}).keys()
+    }
+    said = "; ".join(f"{method} {mean(each):+.1f} ± {half_width(each):.1f}" for method, each in more.items())
+    better = [method for method, each in more.items() if mean(each) > half_width(each)]
+    verdict = (
+        f"The average over {len(YES_OR_NO)} sets less that of the same encoder from scratch, seed by seed, with its "
+        f"95 % interval: {said}. Better than from scratch beyond it: {', '.join(better) or 'none'}.\n"
+    ) if more else ""  # fmt: skip
     return (
         f"{text}\n\n{verdict}Finetuned for {TRANSFER['epochs']} epochs, the epoch of the least validation loss kept. "
         "Published for ZINC's target on the 12,000 molecules of the benchmark, frozen and ridge: Graph-JEPA 0.434, "
@@ -495,7 +499,7 @@ def transfers(cells: Iterable[Cell], units: list[dict]) -> str:
 
 
 def depths(cells: Iterable[Cell], units: list[dict]) -> str:
-    """A line a method: the loss and the effective rank of the codes at the first look and at the last."""
+    """A line a method: loss and effective rank of the codes at the first look and at the last, and what they score."""
     lines = []
     for cell in cells:
         mine = units_of(cell, units)
@@ -505,12 +509,18 @@ def depths(cells: Iterable[Cell], units: list[dict]) -> str:
             " to ".join(spread([unit["ends"][key][end] for unit in mine], digits=digits) for end in (0, 1))
             for key, digits in (("loss", 3), ("effective_rank", 1))
         ]
-        of = [next(row for row in u["report"]["rows"] if row["name"] == cell.method) for u in mine]
-        score = f"{cell.protocols[0]} {spread([row['score'] for row in of], digits=2)}"
+        rows = [row for unit in mine for row in unit["report"]["rows"] if row["protocol"] == cell.protocols[0]]
+        scores = [
+            spread([row["score"] for row in rows if row["name"] == name], digits=2)
+            for name in (cell.method, "untrained encoder", "raw features")
+        ]
         name = f"{cell.method} with {' '.join(cell.settings)}"
         seconds = f"{mean(u['pretrain_seconds'] for u in mine):.0f}"
-        lines.append([cell.dataset, name, *found, score, str(len(mine)), seconds])
-    header = ["data set", "method", "loss", "effective rank", "score", "seeds", "seconds a pretraining"]
+        lines.append([cell.dataset, name, *found, cell.protocols[0], *scores, str(len(mine)), seconds])
+    header = [
+        "data set", "method", "loss", "effective rank", "protocol", "score", "untrained encoder", "raw features",
+        "seeds", "seconds a pretraining",
+    ]  # fmt: skip
     return markdown(header, lines) if lines else ""
 
 
@@ -525,12 +535,9 @@ def way(cell: Cell) -> str:
     return " ".join(word for word in cell.settings if word not in PARETO) or MGDA
 
 
-def interval(values: list[float]) -> str:
-    """The mean with its two-sided 95 % interval by Student's t; alone where there is one value."""
-    if len(values) < 2:
-        return f"{mean(values):+.1f}"
-    half = float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
-    return f"{mean(values):+.1f} ± {half:.1f}"
+def half_width(values: list[float]) -> float:
+    """Half of the two-sided 95 % interval of the mean of two values or more, by Student's t."""
+    return float(student.ppf(0.975, len(values) - 1)) * stdev(values) / len(values) ** 0.5
 
 
 def spread(values: list[float], std: float | None = None, digits: int = 1) -> str:

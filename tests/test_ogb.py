@@ -540,6 +540,8 @@ def test_wrong_use_ends_in_one_line(sets, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr("graphssl.data.ogb_files.find_spec", lambda name: None)
         assert "pip install 'graphssl[ogb]'" in refused(capsys, "--dataset", "ogbn-arxiv")
+        patch.setenv("WORLD_SIZE", "2")
+        assert "torchrun started 2 processes" in refused(capsys, *node)
     # what came to nothing is not in the way
     assert cli.main(["ogb", *node, "--seeds", "0", *QUICK, "--out", "x", "--set", "mask=2"]) == 2
     assert cli.main(["ogb", *node, "--seeds", "0", *QUICK, "--out", "x"]) == 0
@@ -705,7 +707,12 @@ def test_the_benchmark_runs(sets, tmp_path):
     ]
     script = ROOT / "benchmarks" / "ogb.py"
     done = subprocess.run(
-        [sys.executable, script, *words, "--results", tmp_path], cwd=tmp_path, capture_output=True, text=True
+        [sys.executable, script, *words, "--results", tmp_path, "--runs", tmp_path / "runs"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
     )
     assert not done.returncode, done.stderr
     assert "| ogbg-toy |" in (tmp_path / "ogb.md").read_text()
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name == "submission_ogbg_toy-graphmae-probe-epochs=0-width=8"

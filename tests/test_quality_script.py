@@ -303,7 +303,11 @@ def test_transfers_have_means_over_seeds_and_over_data_sets():
     cells = [quality.molecules("graphcl"), quality.molecules("graphcl", "epochs=0")]
     units = [unit(0), unit(1), unit(0, "epochs=0", 2), unit(1, "epochs=0", 4)]
     header, _, line, _, published, _, verdict, _ = quality.transfers(cells, units).splitlines()
-    assert verdict.endswith("interval: graphcl +3.0 ± 12.7.")  # t of one degree of freedom, 12.706, times the deviation
+    # t of one degree of freedom, 12.706, times the deviation
+    assert verdict.endswith("interval: graphcl +3.0 ± 12.7. Better than from scratch beyond it: none.")
+    units[3] = unit(1, "epochs=0", 2.1)
+    assert "graphcl +2.0 ± 0.6. Better than from scratch beyond it: graphcl.\n" in quality.transfers(cells, units)
+    assert "from scratch" not in quality.transfers(cells, units[::2])  # no interval of one seed
     found = [cell.strip() for cell in line.strip("|").split("|")]
     spread = "65.0 ± 7.1"
     assert found == ["graphcl", "0.625 ± 0.177", "", *[spread] * 6, *["1.00 ± 0.00"] * 3, "2", "3"]
@@ -315,12 +319,12 @@ def test_methods_that_share_a_line_from_scratch_start_alike():
     pytest.importorskip("rdkit")
     starts = {}
     for cell in quality.TABLES["molecules"][1]:
-        if cell.method in quality.SHAPES:
+        if cell.method in quality.STARTS:
             given = dict(word.split("=", 1) for word in cell.settings)
             settings = {key: parse(get_recipe(cell.method), key, text) for key, text in given.items()} | {"epochs": 0}
             starts[cell.method] = graphssl.pretrain(SMILES, cell.method, progress=False, **settings).encoder
-    assert starts.keys() == quality.SHAPES.keys()
-    for method, start in quality.SHAPES.items():
+    assert starts.keys() == quality.STARTS.keys()
+    for method, start in quality.STARTS.items():
         ours, theirs = starts[method].state_dict(), starts[start].state_dict()
         assert ours.keys() == theirs.keys()
         assert all(torch.equal(ours[key], theirs[key]) for key in ours)

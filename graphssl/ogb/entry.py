@@ -19,6 +19,7 @@ from graphssl.ogb.block import block_of, command_of, facts_of, line_of
 from graphssl.ogb.judge import Figures, judge_pairs, judge_rows
 from graphssl.ogb.shown import hide, split_mark, to_pretrain
 from graphssl.pretrained import Pretrained, fingerprint, hashed, label_marks, load
+from graphssl.processes import launched
 from graphssl.recipes import get_recipe
 from graphssl.train import memory_advice
 
@@ -77,6 +78,10 @@ def leaderboard(
     made by the Evaluator's figure on validation rows, and test labels are read once a seed, after it.
     Raises UserError for what cannot be asked, and what ``pretrain`` raises.
     """
+    if launched() > 1:
+        raise UserError(
+            f"torchrun started {launched()} processes, and an entry is made by one; start graphssl ogb itself"
+        )
     numbers = seeds_of(seeds)
     keep_rules(against_rules(Path(dataset.strip()).name.replace("_", "-"), numbers), draft)
     ancestor = None if start is None else load(start)
