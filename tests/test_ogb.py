@@ -23,7 +23,7 @@ import graphssl
 from graphssl import cli, ogb, runner
 from graphssl.data.ogb_files import known_meta, open_ogb, read_ogb
 from graphssl.errors import Diverged, UserError
-from graphssl.ogb import asked, block, entry, judge, shown
+from graphssl.ogb import asked, block, entry, judge, shown, sources
 
 pytestmark = pytest.mark.skipif(find_spec("ogb") is None, reason="ogb is not installed: pip install 'graphssl[ogb]'")
 
@@ -309,7 +309,7 @@ def test_a_run_cut_short_goes_on(sets, tmp_path, monkeypatch):
 @pytest.mark.parametrize("words", [[], ["--finetune", "--tune", "epochs=2"]])
 def test_test_labels_choose_nothing(sets, name, words, tmp_path, monkeypatch):
     found = run(sets, name, tmp_path / "a", "--seeds", "0", *words)
-    real = asked.find
+    real = sources.find
 
     def shifted(*given, **named):
         data, meta, source = real(*given, **named)
@@ -348,7 +348,7 @@ def test_validation_edges_are_model_input_of_one_set_alone(sets, tmp_path, monke
         return lambda *given: (
             data.replace(name=name),
             type(meta)(**{**meta.__dict__, "name": name, "known": True}),
-            asked.RAW,
+            sources.RAW,
         )
 
     monkeypatch.setattr(entry, "find", named("ogbl-ppa"))
@@ -574,14 +574,14 @@ def test_a_set_of_several_kinds_is_refused(tmp_path, capsys):
 
 
 def test_a_set_is_found_by_name(sets, tmp_path, monkeypatch):
-    data, meta, source = asked.find("ogbn-toy", root=sets)
-    assert (data.name, meta.metric, source) == ("ogbn-toy", "acc", asked.RAW)
+    data, meta, source = sources.find("ogbn-toy", root=sets)
+    assert (data.name, meta.metric, source) == ("ogbn-toy", "acc", sources.RAW)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("GRAPHSSL_DATA", str(sets))
-    assert asked.find("ogbl-toy", year=2005)[0].splits["link"][0].train.size(1) < 120
+    assert sources.find("ogbl-toy", year=2005)[0].splits["link"][0].train.size(1) < 120
     np.savez(tmp_path / "ogbn_arxiv.npz", edge_index=np.array([[0], [1]]), x=np.ones((40, 2)), y=np.arange(40) % 2)
     with pytest.raises(UserError, match="is not a node set with the official split"):
-        asked.find("ogbn-arxiv", root=tmp_path)
+        sources.find("ogbn-arxiv", root=tmp_path)
 
 
 def test_python_call_and_where_the_code_is_from(sets, tmp_path):
@@ -642,8 +642,8 @@ def test_molecules_for_real(name, tmp_path, monkeypatch, capsys):
 @pytest.mark.skipif(not (DATA / "molecule" / "ogbg_molesol.npz").exists(), reason="$GRAPHSSL_DATA has no molecules")
 def test_a_file_is_vouched_for_by_its_mark(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("GRAPHSSL_DATA", str(DATA))
-    for name in shown.OFFICIAL:
-        assert asked.find(name)[2] == asked.CHECKED
+    for name in sources.OFFICIAL:
+        assert sources.find(name)[2] == sources.CHECKED
     arrays = dict(np.load(DATA / "molecule" / "ogbg_molfreesolv.npz"))
     train, test = arrays["train_idx"].copy(), arrays["test_idx"].copy()
     train[0], test[0] = test[0], train[0]
@@ -651,7 +651,7 @@ def test_a_file_is_vouched_for_by_its_mark(tmp_path, monkeypatch, capsys):
     x[0, 8] = 1 - x[0, 8]
     for changed in ({"train_idx": train, "test_idx": test}, {"y": y}, {"node_feat": x}):
         np.savez(tmp_path / "ogbg_molfreesolv.npz", **{**arrays, **changed})
-        assert asked.find("ogbg-molfreesolv", root=tmp_path)[2] == asked.FILE
+        assert sources.find("ogbg-molfreesolv", root=tmp_path)[2] == sources.FILE
     words = ("--dataset", "ogbg-molfreesolv", "--root", str(tmp_path), "--out", str(tmp_path / "entry"))
     words = (*words, "--method", "untrained", "--quiet")
     assert "split as in the file, not checked; change that, or say draft=True" in refused(capsys, *words)

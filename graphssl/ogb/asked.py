@@ -1,4 +1,4 @@
-"""What an entry may ask for: seeds, a data set, a decoder, settings of fine-tuning, and OGB's rules about them.
+"""What an entry may ask for: seeds, a decoder, settings of fine-tuning, and OGB's rules about them.
 
 Rules: ogb.stanford.edu/docs/leader_overview, ogb.stanford.edu/docs/leader_rules.
 """
@@ -6,28 +6,21 @@ Rules: ogb.stanford.edu/docs/leader_overview, ogb.stanford.edu/docs/leader_rules
 from __future__ import annotations
 
 import inspect
-import os
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
-from graphssl.data import Dataset, load_dataset, search_path
-from graphssl.data.named import CACHE
-from graphssl.data.ogb_files import META, Meta, check_meta, known_meta, open_ogb, read_ogb
+from graphssl.data import Dataset
+from graphssl.data.ogb_files import Meta
 from graphssl.errors import UserError, unknown
 from graphssl.finetune import finetune as finetune_encoder
-from graphssl.ogb.shown import OFFICIAL, official_mark
+from graphssl.ogb.sources import FILE, RAW
 from graphssl.recipes.base import check
 
 SEEDS = 10  # that the rules ask for
 FEWER = {"ogbn-papers100M": 3}  # of these sets
 RULES = "ogb.stanford.edu/docs/leader_rules"
 VAL_EDGES = "ogbl-collab"  # the one set whose validation edges may be model input
-TASKS = {"ogbn": "node", "ogbl": "link", "ogbg": "graph"}
-RAW = "OGB's raw files"
-FILE = "a file of graphssl's layout"
-CHECKED = f"{FILE} whose graphs, labels and split are OGB's by their mark"
 DECODERS = {
     "mlp": "an MLP on the product of two codes, trained on training pairs (that of the protocol link-mlp)",
     "dot": "the dot product of two codes, nothing trained",
@@ -84,45 +77,6 @@ def seed_text(seeds: list[int]) -> str:
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1)):
         return f"{seeds[0]}-{seeds[-1]}"
     return ",".join(map(str, seeds))
-
-
-def find(
-    dataset: str, root: str | Path | None = None, year: int | None = None
-) -> tuple[Dataset, Meta, str]:  # fmt: skip
-    """The data set, what OGB says of it, and what it was read from: a folder of that path, or what has the name."""
-    path = Path(dataset).expanduser()
-    if (path / "raw").is_dir() or (path / META).exists():
-        place, meta = open_ogb(path)
-        return read_ogb(place, meta, year), meta, RAW
-    if os.sep in dataset:
-        raise UserError(f"{dataset} is no folder of an OGB data set: it has neither raw nor {META}; give one that has")
-    name = dataset.strip().replace("_", "-")
-    places = [*search_path(root), CACHE.expanduser() / "downloads"]
-    for place in places:  # what DatasetSaver wrote there
-        if (place / f"submission_{name.replace('-', '_')}" / META).exists():
-            return find(str(place / f"submission_{name.replace('-', '_')}"), year=year)
-    meta = known_meta(name)
-    check_meta(meta)
-    if year is not None and meta.family != "ogbl":
-        raise UserError(f"year leaves out training edges of a link set, and {name!r} is none; leave it out")
-    folder = _folder(name, places)
-    if folder is not None:
-        return read_ogb(folder, meta, year), meta, RAW
-    data = load_dataset(name, root)  # a file, or a download to the cache
-    folder = _folder(name, places)
-    if folder is not None:
-        return data if year is None else read_ogb(folder, meta, year), meta, RAW
-    if data.task != TASKS[meta.family] or next(iter(data.splits), "") not in ("public", "scaffold"):
-        raise UserError(
-            f"the file of {name!r} is not a {TASKS[meta.family]} set with the official split; remove it, or put OGB's "
-            f"own files, {name.replace('-', '_')}/raw and {name.replace('-', '_')}/split, in the folder it is in"
-        )
-    return data, meta, CHECKED if OFFICIAL.get(name) == official_mark(data) else FILE
-
-
-def _folder(name: str, places: Sequence[Path]) -> Path | None:
-    folders = [place / name.replace("-", "_") for place in places]
-    return next((folder for folder in folders if (folder / "raw").is_dir()), None)
 
 
 def decoder_of(meta: Meta, decoder: str | None, finetune: bool, val_edges: bool, data: Dataset) -> str | None:

@@ -1,4 +1,4 @@
-"""What is said of an entry: the facts of a seed and of them all, and the block to submit."""
+"""What is said of an entry: the facts of all its seeds, and the block to submit."""
 
 from __future__ import annotations
 
@@ -15,24 +15,9 @@ import torch
 
 from graphssl.data import Dataset
 from graphssl.data.ogb_files import Meta
-from graphssl.ogb.asked import DECODERS, FILE, count_text, seed_text, tuning_of
-from graphssl.ogb.judge import Judged
+from graphssl.ogb.asked import DECODERS, count_text, seed_text, tuning_of
 from graphssl.ogb.shown import split_of
-from graphssl.pretrained import Pretrained
-
-
-def line_of(run: Pretrained, judged: Judged, seed: int) -> dict[str, Any]:
-    """What is kept of one seed; the only reading of test labels."""
-    encoder = sum(p.numel() for p in run.encoder.parameters())
-    heads = sum(p.numel() for p in run.method.parameters()) - encoder
-    parameters = {"encoder": encoder, "pretext heads": heads, judged.what: judged.parameters}
-    return {
-        "seed": seed, "validation": judged.validation, "test": judged.test(), "chosen": judged.chosen,
-        "parameters": parameters, "settings": run.config["settings"], "epochs": run.config["epochs"],
-        "best": run.config.get("best"),
-        "hardware": hardware(run.device), "commit": commit(),
-        "versions": {**run.config["versions"], "ogb": version("ogb")},
-    }  # fmt: skip
+from graphssl.ogb.sources import FILE
 
 
 def facts_of(

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,11 @@ from graphssl import store
 from graphssl.api import pretrain
 from graphssl.data import Dataset
 from graphssl.errors import UserError
-from graphssl.ogb.asked import against_rules, decoder_of, find, keep_rules, seed_text, seeds_of, tuning_of
-from graphssl.ogb.block import block_of, command_of, facts_of, line_of
-from graphssl.ogb.judge import Figures, judge_pairs, judge_rows
+from graphssl.ogb.asked import against_rules, decoder_of, keep_rules, seed_text, seeds_of, tuning_of
+from graphssl.ogb.block import block_of, command_of, commit, facts_of, hardware
+from graphssl.ogb.judge import Figures, Judged, judge_pairs, judge_rows
 from graphssl.ogb.shown import hide, split_mark, to_pretrain
+from graphssl.ogb.sources import find
 from graphssl.pretrained import Pretrained, fingerprint, hashed, label_marks, load
 from graphssl.processes import launched
 from graphssl.recipes import get_recipe
@@ -127,7 +129,7 @@ def leaderboard(
                     judged = judge_pairs(run, data, shown, figure, decoder, val_edges, seed)
                 else:
                     judged = judge_rows(run, data, shown, figure, tuned if finetune else None, seed)
-                line = line_of(run, judged, seed)
+                line = _line(run, judged, seed)
             line["seconds"] = {"pretraining": trained, "judging": time.monotonic() - began}
             store.write_json(path, line)
         lines.append(_read(path))
@@ -204,3 +206,17 @@ def _read(path: Path) -> dict[str, Any]:
         return found
     except (OSError, ValueError, AssertionError) as error:
         raise UserError(f"{path} was damaged; remove it, and what it holds is made again") from error
+
+
+def _line(run: Pretrained, judged: Judged, seed: int) -> dict[str, Any]:
+    """What is kept of one seed; the only reading of test labels."""
+    encoder = sum(p.numel() for p in run.encoder.parameters())
+    heads = sum(p.numel() for p in run.method.parameters()) - encoder
+    parameters = {"encoder": encoder, "pretext heads": heads, judged.what: judged.parameters}
+    return {
+        "seed": seed, "validation": judged.validation, "test": judged.test(), "chosen": judged.chosen,
+        "parameters": parameters, "settings": run.config["settings"], "epochs": run.config["epochs"],
+        "best": run.config.get("best"),
+        "hardware": hardware(run.device), "commit": commit(),
+        "versions": {**run.config["versions"], "ogb": version("ogb")},
+    }  # fmt: skip

@@ -1,4 +1,4 @@
-"""What training and choosing see of a data set: no test labels, no test pairs; and marks of what is there."""
+"""What training and choosing see of a data set: no test labels, no test pairs."""
 
 from __future__ import annotations
 
@@ -6,16 +6,7 @@ from dataclasses import replace
 
 from graphssl.data import Dataset, Split
 from graphssl.errors import UserError
-from graphssl.pretrained import fingerprint, hashed
-
-OFFICIAL = {
-    "ogbg-molbace": "06b735339a6f3f150165529c37d2c3cf-17cf8bdb785a231cbf9f183216b3ab7f",
-    "ogbg-molbbbp": "d13f85ad700f441638d28c84a86fd9cb-a2215cde51af186cdb101b6503602fd3",
-    "ogbg-molesol": "32bb54958e7a6bfd3724cd57453fde57-5f7ece926f209d27f971fc6ba80c1a9e",
-    "ogbg-molfreesolv": "c666cf7d312784730713875ddad125d7-801e44f3d80980f5fad553d670512332",
-}
-"""Marks of OGB's graphs, labels and splits; ``{name: official_mark(load_dataset(name)) for name in OFFICIAL}`` makes
-them anew where the ``.npz`` files hold the arrays and splits of ogb 1.3.6 unchanged."""
+from graphssl.pretrained import hashed
 
 
 def split_of(data: Dataset, hidden: bool = False) -> Split:
@@ -51,9 +42,3 @@ def split_mark(shown: Dataset) -> str:
     """By what an entry tells that labels and split are the same, as far as training and choosing see them."""
     split = split_of(shown, hidden=True)
     return hashed([shown.y, split.train, split.val, split.test, split.val_absent])
-
-
-def official_mark(data: Dataset) -> str:
-    """By what a set shows that its graphs, labels and split are OGB's; compared with ``OFFICIAL``."""
-    split = split_of(data)
-    return f"{fingerprint(data)}-{hashed([data.y, split.train, split.val, split.test])}"

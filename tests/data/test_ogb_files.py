@@ -19,7 +19,7 @@ from graphssl.data import download, load_dataset, ogb_files
 from graphssl.data.features import ATOM_FIELDS, BOND_FIELDS
 from graphssl.data.ogb_files import Meta, known_meta, open_ogb, read_csv, read_ogb, read_pt, saved_meta
 from graphssl.errors import UserError
-from graphssl.ogb import shown
+from graphssl.ogb import sources
 from graphssl.ops import dense
 
 pytestmark = pytest.mark.skipif(find_spec("ogb") is None, reason="ogb is not installed: pip install 'graphssl[ogb]'")
@@ -399,7 +399,7 @@ def test_the_mark_of_a_set_is_that_of_ogbs_own_files(tmp_path):
     for part, key in (("train", "train"), ("valid", "val"), ("test", "test")):
         table(folder / "split" / "scaffold" / f"{part}.csv.gz", arrays[f"{key}_idx"])
     data = read_ogb(folder, known_meta("ogbg-molfreesolv"))
-    assert shown.official_mark(data) == shown.OFFICIAL["ogbg-molfreesolv"]
+    assert sources.official_mark(data) == sources.OFFICIAL["ogbg-molfreesolv"]
 
 
 def test_by_name(tmp_path, monkeypatch):
