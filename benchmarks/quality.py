@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import mean, stdev
+from typing import Any
 
 import torch
 from scipy.stats import t as student
@@ -52,6 +53,12 @@ class Cell:
     labels: float | None = None  # the share of labels that "finetune", one of the protocols, learns from
     onto: tuple[str, ...] = ()  # data sets to finetune on after
     controls: bool = True  # beside raw features and an untrained encoder; without where those have rows of their own
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The settings by name, as the recipe types them."""
+        pairs = (word.split("=", 1) for word in self.settings)
+        return {key: parse(get_recipe(self.method), key, text) for key, text in pairs}
 
     @property
     def stem(self) -> str:
@@ -288,8 +295,7 @@ def load(dataset: str, split: int) -> graphssl.Dataset:
 
 def run_unit(cell: Cell, seed: int, path: Path) -> None:
     """Pretrains, judges and writes one file."""
-    pairs = (word.split("=", 1) for word in cell.settings)
-    settings = {key: parse(get_recipe(cell.method), key, text) for key, text in pairs}
+    settings = cell.values
     now = commit()  # before the first line that it stands for: others may commit meanwhile
     folder = RUNS / f"{path.stem}-{now}"
     data = load(cell.dataset, seed if "/" in cell.dataset else 0)

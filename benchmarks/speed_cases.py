@@ -461,7 +461,6 @@ def scaled_cosine(M: int, width: int, device: str) -> Case:
 
 def prelu(M: int, width: int, device: str) -> Case:
     leaves = (normal(M, width, device=device, seed=1), torch.full((1,), 0.25, device=device, requires_grad=True))
-
     return Case(
         "prelu",
         {"ours": lambda: pure(ops.prelu, leaves), "torch": lambda: pure(F.prelu, leaves)},

@@ -23,7 +23,7 @@ from graphssl.errors import Diverged, UserError
 from graphssl.finetune import batches_of, labelled_rows, loader_for, one_pass
 from graphssl.losses import standardise
 from graphssl.pretrained import Pretrained, fingerprint, label_marks
-from graphssl.recipes.base import Spec, check
+from graphssl.recipes.base import Spec, adam, check
 from graphssl.teacher import Teacher
 from graphssl.train import generator_for, memory_advice, seeded
 
@@ -173,7 +173,7 @@ def _train(
     device = views.device
     modules = nn.ModuleList([encoder, head, weigher])
     trained = [parameter for parameter in modules.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.Adam(trained, lr=lr, weight_decay=weight_decay, fused=True)
+    optimizer = adam(lr, weight_decay)(trained)
     best, kept = float("inf"), copy.deepcopy((encoder.state_dict(), head.state_dict()))
     lines: list[dict[str, float]] = []
     for epoch in range(epochs):

@@ -138,12 +138,14 @@ def load_checkpoint(
     for name, value in entries.items():
         i, key = name.split(".", 1)
         parameter, group = parameters[int(i)]
-        if isinstance(value, Tensor) and value.shape == parameter.shape and key != "step":
-            value = torch.empty_like(parameter, dtype=value.dtype).copy_(
-                value
-            )  # also its strides, which fused optimizers go by
-        elif isinstance(value, Tensor) and (key != "step" or group.get("fused") or group.get("capturable")):
-            value = value.to(parameter.device)  # others keep their counter of steps on the host
+        if isinstance(value, Tensor) and key == "step":
+            if group.get("fused") or group.get("capturable"):  # others count their steps on the host
+                value = value.to(parameter.device)
+        elif isinstance(value, Tensor) and value.shape == parameter.shape:
+            # with its strides, as fused optimizers take memory in its order
+            value = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
+        elif isinstance(value, Tensor):
+            value = value.to(parameter.device)
         optimizer.state[parameter][key] = value
     return int(header["step"]), json.loads(header["partial"])
 

@@ -694,17 +694,7 @@ def test_the_benchmark_shows_what_was_saved(sets, tmp_path, monkeypatch):
 
 
 def test_the_benchmark_runs(sets, tmp_path):
-    words = [
-        "--sets",
-        str(sets / "submission_ogbg_toy"),
-        "--seeds",
-        "0",
-        "--epochs",
-        "0",
-        "--set",
-        "width=8",
-        "--draft",
-    ]
+    words = ["--sets", sets / "submission_ogbg_toy", "--seeds", "0", "--epochs", "0", "--set", "width=8", "--draft"]
     script = ROOT / "benchmarks" / "ogb.py"
     done = subprocess.run(
         [sys.executable, script, *words, "--results", tmp_path, "--runs", tmp_path / "runs"],

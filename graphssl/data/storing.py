@@ -194,14 +194,11 @@ def _edges_of(stored: Stored) -> Iterator[Edges]:
         yield col[ptr[a] : ptr[b]], targets, None
 
 
-def _slices(x: Content | np.ndarray, shape: tuple[int, int]) -> Iterator[np.ndarray]:
+def _slices(x: Content, shape: tuple[int, int]) -> Iterator[np.ndarray]:
     """The rows of ``x`` in blocks, dense."""
     step = max(1, CHUNK // shape[1])
     for a in range(0, shape[0], step):
-        if isinstance(x, np.ndarray):
-            yield x[a : a + step].reshape(-1, shape[1])
-        else:
-            yield dense(x[torch.arange(a, min(a + step, shape[0]))]).numpy()
+        yield dense(x[torch.arange(a, min(a + step, shape[0]))]).numpy()
 
 
 def _of_edges(path: Path, x: str | Path | None, scratch: Path, progress: bool) -> Contents:

@@ -195,10 +195,9 @@ def prelu(x: Tensor, slope: Tensor) -> Tensor:
     On a CPU the backward pass is one of its own, several times as fast as torch's; what is compiled, traced, cast or
     needs no gradient takes torch's. Forward-mode gradients want ``using("reference")``.
     """
-    plain = not torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.jit.is_tracing()
-    if plain or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):
-        return reference.prelu(x, slope)
-    path = choose("prelu", x, ("reference", "torch"))
+    seen = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch.is_autocast_enabled("cpu")
+    own = x.device.type == "cpu" and torch.is_grad_enabled() and not seen
+    path = choose("prelu", x, ("reference", "torch") if own else ("reference",))
     return reference.prelu(x, slope) if path == "reference" else _PReLU.apply(x, slope)
 
 
